@@ -1,0 +1,2 @@
+//! What sshd runs.
+fn main() {}

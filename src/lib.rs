@@ -1,0 +1,1 @@
+//! The on-instance half of Amazon EC2 Instance Connect.
