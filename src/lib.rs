@@ -1,1 +1,4 @@
 //! The on-instance half of Amazon EC2 Instance Connect.
+
+pub mod admin;
+pub mod sshd;
