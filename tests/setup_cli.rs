@@ -1,5 +1,12 @@
 //! The command line: statuses, streams, generated files, and a documentation that knows every code.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails loudly"
+)]
+
 use std::fs;
 use std::process::{Command, Output};
 

@@ -1,5 +1,12 @@
 //! Images, chroots and machines that allow little.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails loudly"
+)]
+
 #[path = "setup/machine.rs"]
 mod machine;
 
@@ -100,7 +107,7 @@ fn container_without_the_right_to_mount_judges_in_place_and_takes_back() {
     let machine = machine!();
     let bare = "setpriv --bounding-set -sys_admin --inh-caps -sys_admin";
     if !machine.sh(&format!("{bare} true")).status.success() {
-        eprintln!("SKIPPED: {}:{}: no setpriv", file!(), line!());
+        machine::skipped("no setpriv");
         return;
     }
     let before = machine.picture();

@@ -1,6 +1,14 @@
 //! Death and a full disk between any two steps: what is left is the old configuration or the new one, and the next
 //! call puts the rest right. The faults are the kernel's, injected by strace(1) or by file systems that are full.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    reason = "a test fails loudly"
+)]
+
 #[path = "setup/machine.rs"]
 mod machine;
 
@@ -225,8 +233,13 @@ fn apply_with_a_failing_write_changes_nothing() {
 }
 
 #[test]
-fn taking_over_traditions_with_a_failing_write_changes_nothing() {
+fn apply_of_a_block_with_a_failing_write_changes_nothing() {
     fails_cleanly("apply", block);
+}
+
+#[test]
+fn taking_over_traditions_with_a_failing_write_changes_nothing() {
+    fails_cleanly("apply", traditions);
 }
 
 #[test]
@@ -238,13 +251,13 @@ fn remove_with_a_failing_write_changes_nothing() {
 fn really_full_disk_below_etc_changes_nothing() {
     let machine = machine!();
     machine.write(MAIN, "UsePAM yes\n");
-    for option in ["size=64k", "nr_inodes=7"] {
+    for option in ["size=64k", "size=64k,nr_inodes=7"] {
         machine.ok(&format!(
             "cp -a /etc/ssh /tmp/ssh && mount -t tmpfs -o mode=755,{option} full /etc/ssh && \
              cp -a /tmp/ssh/sshd_config /tmp/ssh/ssh_host_* /tmp/ssh/sshd_config.d /etc/ssh/ && rm -r /tmp/ssh"
         ));
         // Whatever still fits is taken: bytes, or names.
-        machine.sh("dd if=/dev/zero of=/etc/ssh/fill bs=1k 2>/dev/null; i=0; while : >/etc/ssh/fill.$i; do i=$((i+1)); [ $i -gt 99 ] && break; done; true");
+        machine.sh("dd if=/dev/zero of=/etc/ssh/fill bs=1k count=1000 2>/dev/null; i=0; while : >/etc/ssh/fill.$i; do i=$((i+1)); [ $i -gt 99 ] && break; done; true");
         let answer = machine.refused("apply --package", "io");
         assert!(
             answer.json["refusal"]["message"]
@@ -266,7 +279,7 @@ fn really_full_disk_below_etc_changes_nothing() {
 fn really_full_disk_below_var_changes_nothing() {
     let machine = machine!();
     machine.ok("mkdir -p /var/lib/ec2-instance-connect && mount -t tmpfs -o size=16k full /var/lib/ec2-instance-connect && \
-                touch /var/lib/ec2-instance-connect/setup.lock; dd if=/dev/zero of=/var/lib/ec2-instance-connect/fill bs=1k 2>/dev/null; true");
+                touch /var/lib/ec2-instance-connect/setup.lock; dd if=/dev/zero of=/var/lib/ec2-instance-connect/fill bs=1k count=1000 2>/dev/null; true");
     machine.refused("apply --package", "io");
     machine.ok("rm /var/lib/ec2-instance-connect/fill");
     machine.changed("apply --package");
@@ -287,8 +300,8 @@ fn two_at_once_end_as_one() {
 fn file_edited_after_a_kill_is_not_put_back() {
     let machine = machine!();
     machine.write(MAIN, "UsePAM yes\n");
-    // The second rename: the journal is the first, the main file the next.
-    machine.sh("strace -o /dev/null -e trace=fsync -e inject=fsync:signal=KILL:when=5 ec2-instance-connect setup apply --package");
+    // Four syncs: the journal, its directory, the new file, and, once that has its name, /etc/ssh.
+    machine.sh("strace -o /dev/null -e trace=fsync -e inject=fsync:signal=KILL:when=4 ec2-instance-connect setup apply --package");
     assert!(
         machine.setup("status").notes().contains(&"interrupted"),
         "the kill came too early or too late"

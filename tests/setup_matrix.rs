@@ -1,6 +1,13 @@
 //! Every configuration that an administrator may have, before, with and after us: each asked of the real sshd at the
 //! real paths of a throwaway machine.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails loudly"
+)]
+
 #[path = "setup/machine.rs"]
 mod machine;
 
@@ -219,6 +226,8 @@ fn explicit_none_and_lone_user_are_decisions_too() {
         machine.write(MAIN, format!("{DEFAULT}AuthorizedKeysCommandUser {user}\n"));
         machine.refused("apply", "foreign-user");
     }
+    machine.write(MAIN, format!("{DEFAULT}AuthorizedKeysCommand {DEB} %u %f\n"));
+    machine.refused("apply", "foreign-command");
     machine.write(
         MAIN,
         format!("{DEFAULT}AuthorizedKeysCommand {DEB} %u %f\nAuthorizedKeysCommandUser root\n"),
@@ -254,6 +263,22 @@ fn foreign_command_written_later_is_reported_and_gets_its_right_on_remove() {
     assert_eq!(machine.setup("apply --package").result(), "unchanged");
     machine.changed("remove --package");
     assert_eq!(machine.command(), "/usr/bin/other");
+}
+
+#[test]
+fn match_all_written_later_beats_ours_and_is_told() {
+    let machine = machine!();
+    machine.changed("apply --package");
+    machine.write(
+        MAIN,
+        format!(
+            "{DEFAULT}Match all\nAuthorizedKeysCommand /usr/bin/other\nAuthorizedKeysCommandUser nobody\n"
+        ),
+    );
+    assert_eq!(machine.command(), "/usr/bin/other");
+    let status = machine.setup("status");
+    assert_eq!((status.state(), status.refusal()), ("foreign", "foreign-command"));
+    machine.changed("remove --package");
 }
 
 #[test]
@@ -580,11 +605,7 @@ fn owner_of_a_foreign_line_is_named() {
     let machine = machine!();
     if !machine.sh("dpkg -S /etc/default/ssh").status.success() {
         // Any file that dpkg knows will do; on a machine without dpkg there is nothing to ask.
-        eprintln!(
-            "SKIPPED: {}:{}: dpkg does not know /etc/default/ssh",
-            file!(),
-            line!()
-        );
+        machine::skipped("dpkg does not know /etc/default/ssh");
         return;
     }
     machine.write(

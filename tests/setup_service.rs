@@ -1,5 +1,12 @@
 //! A running daemon: reloaded and not restarted, proven alive, brought back when it dies.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails loudly"
+)]
+
 #[path = "setup/machine.rs"]
 mod machine;
 

@@ -301,9 +301,9 @@ mod tests {
     #[test]
     fn block_stands_before_the_first_match_and_its_comment() {
         let text = inserted("Port 22\n\n# for bob\nMatch User bob\n  X11Forwarding no\nMatch all\n");
-        let at = text.find(BLOCK_BEGIN).unwrap();
-        assert_eq!(&text[..at], "Port 22\n\n");
-        assert!(text[at..].contains("# END ec2-instance-connect\n# for bob\nMatch User bob\n"));
+        let (head, tail) = text.split_once(BLOCK_BEGIN).unwrap();
+        assert_eq!(head, "Port 22\n\n");
+        assert!(tail.contains("# END ec2-instance-connect\n# for bob\nMatch User bob\n"));
     }
 
     #[test]

@@ -309,8 +309,11 @@ pub fn survey(facts: &Facts) -> Result<Survey, Refusal> {
 
     let arguments = argument_settings(facts, &start);
     let in_force = |keyword: Keyword| {
+        let from_files = reading.winner(keyword);
         let from_arguments = arguments.iter().find(|setting| setting.keyword == keyword);
-        from_arguments.or_else(|| reading.winner(keyword)).cloned()
+        // An option beats every line outside a Match, and a `Match all` beats the option.
+        let over_all = from_files.filter(|setting| setting.scope == Scope::Everyone);
+        over_all.or(from_arguments).or(from_files).cloned()
     };
     let command = in_force(Keyword::Command);
     let user = in_force(Keyword::CommandUser);
@@ -902,15 +905,20 @@ fn foreign(
             .at(&setting.place),
         );
     }
-    // A lone traditional user without any command is an administrator's half: he wrote it for something.
-    let has_command = reading.winner(Keyword::Command).is_some()
-        || from_arguments
-            .iter()
-            .any(|setting| setting.keyword == Keyword::Command)
-        || !overrides.is_empty();
+    // One half of our pair alone is an administrator's: he wrote it for something, and undoing ours must not leave
+    // him with less than he had.
+    let has = |keyword: Keyword| {
+        !overrides.is_empty()
+            || reading.winner(keyword).is_some()
+            || from_arguments.iter().any(|setting| setting.keyword == keyword)
+    };
+    let is_half = |setting: &Setting| match setting.keyword {
+        Keyword::Command => !has(Keyword::CommandUser),
+        Keyword::CommandUser | Keyword::RunAs => !has(Keyword::Command),
+    };
     let setting = reading
         .always()
-        .find(|setting| !is_ours(setting) || (setting.keyword != Keyword::Command && !has_command))?;
+        .find(|setting| !is_ours(setting) || is_half(setting))?;
     Some(foreign_setting(setting))
 }
 
@@ -1017,7 +1025,7 @@ fn amazon_lines(reading: &Reading, is_own: &dyn Fn(&Place) -> bool) -> Vec<Lines
 fn match_notices(reading: &Reading) -> Vec<Notice> {
     let within = reading.settings.iter().filter(|setting| {
         setting.keyword == Keyword::Command
-            && setting.scope != Scope::Always
+            && matches!(setting.scope, Scope::Within(_))
             && layout::traditional(&setting.value).is_none()
     });
     within
@@ -1050,7 +1058,7 @@ fn shadowed(reading: &Reading) -> Vec<Notice> {
 /// A Match block that has a command without a user, or a user without a command: harmless until a global pair fills
 /// in the other half, and then somebody's command runs as our user, or ours as somebody's.
 fn half_pair(reading: &Reading) -> Option<Refusal> {
-    let within = |setting: &&Setting| setting.scope != Scope::Always;
+    let within = |setting: &&Setting| matches!(setting.scope, Scope::Within(_));
     reading.settings.iter().filter(within).find_map(|setting| {
         let harmless = match setting.keyword {
             Keyword::Command => {

@@ -81,8 +81,11 @@ impl Keyword {
 /// For whom a line counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// For every connection: outside any Match block, or below `Match all`.
+    /// For every connection: outside any Match block.
     Always,
+    /// For every connection, over what stands outside: below `Match all`. sshd reads the Match blocks in a pass of
+    /// their own, and what they say replaces what the first pass found (servconf.c, `copy_set_server_options`).
+    Everyone,
     /// Only where this Match line's condition holds.
     Within(Place),
 }
@@ -121,17 +124,22 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// The setting that counts for everyone: the first one outside a condition.
+    /// The setting that counts for everyone: the first below a `Match all`, else the first outside any Match.
     #[must_use]
     pub fn winner(&self, keyword: Keyword) -> Option<&Setting> {
-        self.always().find(|setting| setting.keyword == keyword)
+        let first = |scope: &Scope| {
+            self.settings
+                .iter()
+                .find(|it| it.keyword == keyword && it.scope == *scope)
+        };
+        first(&Scope::Everyone).or_else(|| first(&Scope::Always))
     }
 
     /// All settings outside a condition, in order.
     pub fn always(&self) -> impl Iterator<Item = &Setting> {
         self.settings
             .iter()
-            .filter(|setting| setting.scope == Scope::Always)
+            .filter(|setting| !matches!(setting.scope, Scope::Within(_)))
     }
 
     /// The Include outside a condition that would read this file, if there is one.
@@ -225,9 +233,9 @@ impl Walk<'_> {
                 line: line.number,
             };
             if directive.keyword == "match" {
-                if *outer == Scope::Always {
+                if !matches!(outer, Scope::Within(_)) {
                     scope = if is_match_all(directive) {
-                        Scope::Always
+                        Scope::Everyone
                     } else {
                         Scope::Within(place)
                     };
@@ -363,6 +371,13 @@ mod tests {
                 .include_of(Path::new("/etc/ssh/sshd_config.d/60-x.conf"))
                 .is_none()
         );
+    }
+
+    #[test]
+    fn match_all_beats_what_stands_outside() {
+        let text = "AuthorizedKeysCommand /outside\nMatch all\nAuthorizedKeysCommand /all\n";
+        let reading = read(&snapshot(&[("/etc/ssh/sshd_config", text)], &[])).unwrap();
+        assert_eq!(reading.winner(Keyword::Command).unwrap().value, "/all");
     }
 
     #[test]

@@ -4,7 +4,17 @@
 //! the machine is dropped. systemd is a stand-in (`systemctl.sh`) that starts, signals and counts; the package tests
 //! use the real one.
 
-#![allow(dead_code, reason = "each test program uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses its own part of this module"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails loudly"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -145,12 +155,19 @@ pub fn missing() -> Option<String> {
     tools.iter().find(absent).map(|tool| format!("no {tool}"))
 }
 
+/// Says loudly that a test proves nothing here.
+#[allow(clippy::print_stderr, reason = "that is the point")]
+pub fn skipped(why: &str) {
+    eprintln!("SKIPPED: {why}");
+}
+
+/// A machine, or a loud end of the test.
 #[macro_export]
 macro_rules! machine {
     () => {
         match $crate::machine::missing() {
             Some(why) => {
-                eprintln!("SKIPPED: {}:{}: {why}", file!(), line!());
+                $crate::machine::skipped(&format!("{}:{}: {why}", file!(), line!()));
                 return;
             }
             None => $crate::machine::Machine::new(),
@@ -162,18 +179,19 @@ impl Machine {
     /// A machine with the Debian layout, the package's files and user, and no daemon running.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut unshare = Command::new("unshare")
+        // The kernel ends the machine with the test's thread, however that ends.
+        let mut unshare = Command::new("setpriv")
             .args([
+                "--pdeathsig",
+                "KILL",
+                "unshare",
                 "--mount",
                 "--pid",
                 "--fork",
                 "--net",
                 "--kill-child",
-                "bash",
-                "-c",
-                SCRIPT,
-                "machine",
             ])
+            .args(["bash", "-c", SCRIPT, "machine"])
             .arg(dir.path())
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::null())
