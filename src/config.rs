@@ -431,6 +431,62 @@ mod tests {
         assert_eq!(Config::parse("").unwrap(), Config::default());
     }
 
+    /// The packages' file, with every commented-out setting in force.
+    fn shipped(uncomment: bool) -> String {
+        let setting = |line: &str| line.starts_with('#') && line.contains(" = ") && !line.starts_with("# ");
+        let shipped = include_str!("../packaging/config.toml");
+        let line = |line: &str| {
+            if uncomment && setting(line) {
+                line.trim_start_matches('#').to_owned()
+            } else {
+                line.to_owned()
+            }
+        };
+        shipped.lines().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_shipped_file_means_the_defaults_and_shows_them() {
+        assert_eq!(Config::parse(&shipped(false)).unwrap(), Config::default());
+        let mut shown = Config::parse(&shipped(true)).unwrap();
+        // The two that have no default show an example.
+        assert!(shown.instance.id.take().is_some());
+        assert!(shown.instance.partition.take().is_some());
+        assert_eq!(shown, Config::default());
+    }
+
+    #[test]
+    fn the_shipped_file_shows_every_key() {
+        let shown = shipped(true);
+        let table: toml::Table = toml::from_str(&shown).unwrap();
+        let keys: Vec<String> = table
+            .iter()
+            .flat_map(|(name, table)| {
+                table
+                    .as_table()
+                    .unwrap()
+                    .keys()
+                    .map(move |key| format!("{name}.{key}"))
+            })
+            .collect();
+        let error = error("[instance]\nx = 1").to_string()
+            + &error("[imds]\nx = 1").to_string()
+            + &error("[trust]\nx = 1").to_string()
+            + &error("[log]\nx = 1").to_string()
+            + &error("[x]").to_string();
+        // serde's message for an unknown key lists all that it knows.
+        let known: Vec<&str> = error
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|name| *name != "x")
+            .collect();
+        for name in &known {
+            assert!(shown.contains(name), "{name} is not in packaging/config.toml");
+        }
+        assert_eq!(known.len(), keys.len() + table.len(), "{known:?} {keys:?}");
+    }
+
     #[test]
     fn every_key_is_taken() {
         let config = Config::parse(

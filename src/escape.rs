@@ -3,6 +3,7 @@
 //! ARNs, request ids, host names and whatever else came over the network may hold newlines (a forged log
 //! line), escape sequences (a broken terminal) or a megabyte. Two forms: [`token`] for a field among fields,
 //! where a space would let a value pretend to be the next field, and [`text`] for a sentence.
+#![deny(clippy::disallowed_methods)]
 
 use std::fmt;
 

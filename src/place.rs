@@ -3,6 +3,7 @@
 //! The metadata gives region and suffix unsigned. Together they make the name that the signer's certificate
 //! must bear, so a liar may choose among AWS's own signers and nothing else, and the partition decides which
 //! trust anchors may be asked.
+#![deny(clippy::disallowed_methods)]
 
 use std::fmt;
 

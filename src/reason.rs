@@ -2,6 +2,7 @@
 //!
 //! The codes are an interface. They appear in the log, in `doctor` and `explain`, in `docs/REASONS.md` and in
 //! the tests; operators write alerts against them. A code is never renamed or reused.
+#![deny(clippy::disallowed_methods)]
 
 use std::borrow::Cow;
 use std::fmt;

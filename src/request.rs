@@ -2,6 +2,7 @@
 //!
 //! Both are attacker-chosen: anybody who can reach port 22 picks the user name. They become typed values
 //! here or go no further.
+#![deny(clippy::disallowed_methods)]
 
 use std::fmt;
 

@@ -7,6 +7,7 @@
 //!
 //! Pure: the document, the question and the proven signer go in. One bad record drops that record, never its
 //! neighbours.
+#![deny(clippy::disallowed_methods)]
 
 mod public_key;
 mod record;

@@ -7,6 +7,7 @@
 //!
 //! Pure: bytes and a `now` go in, a proof or a refusal comes out. The one exception is `anchors`, which
 //! reads the named bundle of trust anchors and nothing else.
+#![deny(clippy::disallowed_methods)]
 
 pub mod anchors;
 mod chain;
