@@ -48,14 +48,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The content of the next value, if it has this context-specific tag.
+    /// The content of the next value, if it is explicitly tagged with this context-specific tag.
     pub(super) fn optional(&mut self, tag: u32) -> Result<Option<&'a [u8]>, Malformed> {
         if self.is_empty() {
             return Ok(None);
         }
         let mut ahead = *self;
         let value = ahead.next()?;
-        if value.is(Class::ContextSpecific, tag) {
+        if value.is_explicit(tag) {
             *self = ahead;
             return Ok(Some(value.any.data));
         }
@@ -73,8 +73,16 @@ impl<'a> Reader<'a> {
 }
 
 impl<'a> Value<'a> {
+    /// Whether the value has this tag. DER leaves no choice of primitive or constructed (X.690 §8, §10.2): a universal
+    /// SEQUENCE is constructed and what else is read here is primitive.
     pub(super) fn is(&self, class: Class, tag: u32) -> bool {
-        self.any.class() == class && self.any.tag().0 == tag
+        let tagged = self.any.class() == class && self.any.tag().0 == tag;
+        tagged && (class != Class::Universal || self.any.header.is_constructed() == (tag == Tag::Sequence.0))
+    }
+
+    /// Whether the value has this context-specific tag and holds other values.
+    fn is_explicit(&self, tag: u32) -> bool {
+        self.is(Class::ContextSpecific, tag) && self.any.header.is_constructed()
     }
 
     pub(super) fn content(&self) -> &'a [u8] {
@@ -115,6 +123,14 @@ mod tests {
         assert_eq!(whole(&[0x04, 1, 7, 0], Tag::OctetString), Err(Malformed));
         assert_eq!(whole(&[0x04, 2, 7], Tag::OctetString), Err(Malformed));
         assert_eq!(whole(&[0x05, 0], Tag::OctetString), Err(Malformed));
+    }
+
+    #[test]
+    fn a_primitive_sequence_and_a_constructed_string_are_not_der() {
+        assert!(whole(&[0x30, 0], Tag::Sequence).is_ok());
+        assert_eq!(whole(&[0x10, 0], Tag::Sequence), Err(Malformed));
+        assert_eq!(whole(&[0x24, 1, 7], Tag::OctetString), Err(Malformed));
+        assert_eq!(Reader::new(&[0x81, 0]).optional(1), Ok(None));
     }
 
     #[test]
