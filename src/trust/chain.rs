@@ -34,7 +34,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`Reason::SignerMalformed`] where it is not PEM, holds no certificate or too many, or the signer's is
-    /// not a certificate. Others that are none do no harm.
+    /// none; [`Reason::SignerChain`] where the signer's has what no verifier may overlook. Others do no harm.
     pub fn from_pem(document: &[u8]) -> Result<Self, Refusal> {
         let malformed = |what| Refusal::new(Reason::SignerMalformed, what);
         let mut certificates = Vec::new();
@@ -45,14 +45,12 @@ impl Chain {
                 return Err(malformed("the chain has too many certificates"));
             }
             match issuer(&der) {
-                Some(issuer) => {
+                Ok(issuer) => {
                     issuers.push(issuer);
                     certificates.push(der);
                 }
-                None if certificates.is_empty() => {
-                    return Err(malformed("the signer's certificate is not one"));
-                }
-                None => {}
+                Err(error) if certificates.is_empty() => return Err(explain(&error)),
+                Err(_) => {}
             }
         }
         if certificates.is_empty() {
@@ -122,10 +120,9 @@ impl Chain {
     }
 }
 
-/// The issuer's name of a certificate, as the content of its DER; nothing where it is not a certificate.
-fn issuer(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
-    let certificate = EndEntityCert::try_from(der).ok()?;
-    Some(certificate.issuer().to_vec())
+/// The issuer's name of a certificate, as the content of its DER.
+fn issuer(der: &CertificateDer<'_>) -> Result<Vec<u8>, Error> {
+    EndEntityCert::try_from(der).map(|certificate| certificate.issuer().to_vec())
 }
 
 /// A signer's chain that leads to a trust anchor, bears the right name and may be used for this.

@@ -50,6 +50,8 @@ pub struct Case {
     pub extra_staples: Vec<(String, Vec<u8>)>,
     /// In place of what `records` make.
     pub active_keys: Option<Vec<u8>>,
+    /// What `signer` makes, made beforehand: for tests that change thousands of bits beside it.
+    pub prebuilt: Option<Signer>,
 }
 
 impl Case {
@@ -71,12 +73,13 @@ impl Case {
             staples: None,
             extra_staples: Vec::new(),
             active_keys: None,
+            prebuilt: None,
         }
     }
 
     /// Certificates and staples.
     pub fn built_signer(&self) -> Signer {
-        self.signer.build(NOW)
+        self.prebuilt.clone().unwrap_or_else(|| self.signer.build(NOW))
     }
 
     /// The key document.
