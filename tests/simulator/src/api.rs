@@ -8,7 +8,7 @@ use crate::record::Record;
 use crate::service;
 use crate::simulator::Handle;
 use crate::state::{lock, uuid};
-use crate::trail::Push;
+use crate::trail::Event;
 use crate::world::Instance;
 use serde_json::{Value, json};
 
@@ -125,10 +125,30 @@ impl<'a> Call<'a> {
             .header("x-amzn-RequestId", &self.id)
     }
 
+    /// Every call by somebody known becomes an event, whatever comes of it.
     fn send_ssh_public_key(&self) -> Result<Value, Exception> {
         let (principal, region) = self.caller()?;
         let input: Value = serde_json::from_slice(&self.asked.body)
             .map_err(|e| ("SerializationException", format!("Not JSON: {e}")))?;
+        let result = self.push(principal, region, &input);
+        let event = Event {
+            principal,
+            region,
+            input: &input,
+            source: &self.asked.peer.ip().to_string(),
+            agent: self.asked.header("user-agent").unwrap_or_default(),
+            request_id: &self.id,
+            refused: result
+                .as_ref()
+                .err()
+                .map(|(name, message)| (*name, message.as_str())),
+        };
+        // A full disk must not fail the push: the events stay readable in memory.
+        let _ = lock(&self.handle.shared.trail).append(&event);
+        result
+    }
+
+    fn push(&self, principal: &Principal, region: &str, input: &Value) -> Result<Value, Exception> {
         let text = |name: &str| input.get(name).and_then(Value::as_str);
         let invalid = |name: &str| {
             (
@@ -171,7 +191,6 @@ impl<'a> Call<'a> {
                  ec2-instance-connect:SendSSHPublicKey action",
                 principal.arn
             );
-            self.log(principal, region, id, user, pushed, Some(&why));
             return exception("AccessDeniedException", why);
         }
         let (Some(instance), Some(facts)) = (instance, facts) else {
@@ -195,33 +214,7 @@ impl<'a> Call<'a> {
             .caller(&principal.arn)
             .request(&self.id);
         instance.push_record(user, &record);
-        self.log(principal, region, id, user, pushed, None);
         Ok(json!({ "RequestId": self.id, "Success": true }))
-    }
-
-    fn log(
-        &self,
-        principal: &Principal,
-        region: &str,
-        instance: &str,
-        user: &str,
-        key: &str,
-        denied: Option<&str>,
-    ) {
-        let push = Push {
-            principal,
-            region,
-            account: principal.account(),
-            instance,
-            user,
-            key,
-            source: &self.asked.peer.ip().to_string(),
-            agent: self.asked.header("user-agent").unwrap_or_default(),
-            request_id: &self.id,
-            denied,
-        };
-        // A full disk must not fail the push: the events stay readable in memory.
-        let _ = lock(&self.handle.shared.trail).append(&push);
     }
 
     // --- EC2 and STS ---
