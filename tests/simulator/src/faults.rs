@@ -48,6 +48,8 @@ pub enum Effect {
     Body(String),
     /// 200 with these bytes.
     Bytes(Vec<u8>),
+    /// The AWS API alone: this exception, such as `ThrottlingException`.
+    Exception(String),
 }
 
 /// A fault.

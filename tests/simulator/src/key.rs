@@ -224,11 +224,10 @@ impl Key {
     }
 
     fn private(self) -> &'static Private {
-        const NONE: OnceLock<Private> = OnceLock::new();
-        static RSA: [OnceLock<Private>; 14] = [NONE; 14];
-        static OTHER: [OnceLock<Private>; 5] = [NONE; 5];
-        static P256: [OnceLock<Private>; 3] = [NONE; 3];
-        static P384: [OnceLock<Private>; 3] = [NONE; 3];
+        static RSA: [OnceLock<Private>; 14] = [const { OnceLock::new() }; 14];
+        static OTHER: [OnceLock<Private>; 5] = [const { OnceLock::new() }; 5];
+        static P256: [OnceLock<Private>; 3] = [const { OnceLock::new() }; 3];
+        static P384: [OnceLock<Private>; 3] = [const { OnceLock::new() }; 3];
         let cell = match self {
             Self::Rsa2048(n) => &RSA[usize::from(n) % RSA.len()],
             Self::Rsa1024 => &OTHER[0],
@@ -246,7 +245,7 @@ impl Key {
             Self::P384(_) => Private::P384(
                 p384::ecdsa::SigningKey::from_pkcs8_pem(self.pem()).expect("a P-384 key in keys/"),
             ),
-            _ => Private::Rsa(RsaKey::from_pem(self.pem())),
+            _ => Private::Rsa(Box::new(RsaKey::from_pem(self.pem()))),
         })
     }
 }
@@ -264,7 +263,7 @@ fn published(document: Result<rsa::pkcs8::Document, rsa::pkcs8::spki::Error>) ->
 }
 
 enum Private {
-    Rsa(RsaKey),
+    Rsa(Box<RsaKey>),
     P256(p256::ecdsa::SigningKey),
     P384(p384::ecdsa::SigningKey),
 }

@@ -3,6 +3,7 @@
 mod api;
 pub mod certificate;
 pub mod clock;
+mod control;
 pub mod der;
 pub mod faults;
 mod http;
@@ -11,6 +12,7 @@ pub mod key;
 pub mod ocsp;
 pub mod principals;
 pub mod record;
+mod service;
 pub mod signer;
 mod simulator;
 mod state;

@@ -31,7 +31,7 @@ pub struct Simulator {
 /// One instance of a running simulator.
 #[derive(Clone)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     number: usize,
     api: SocketAddr,
 }
@@ -74,7 +74,13 @@ impl Simulator {
                 ));
             }
         }
-        let for_api = Arc::clone(&shared);
+        let first = Handle {
+            shared: Arc::clone(&shared),
+            number: 0,
+            api: api_address,
+        };
+        first.write_state()?;
+        let for_api = first.clone();
         servers.push((api, Arc::new(move |asked| crate::api::answer(&for_api, asked))));
 
         let (stop, stopped) = oneshot::channel();
@@ -148,6 +154,21 @@ impl Handle {
     fn with<T>(&self, act: impl FnOnce(&mut Running) -> T) -> T {
         // `number` came from the list itself
         act(&mut lock(&self.shared.instances[self.number]))
+    }
+
+    /// The instance with this number in the world's order.
+    pub(crate) fn numbered(&self, number: usize) -> Self {
+        Self {
+            number,
+            ..self.clone()
+        }
+    }
+
+    /// All instances.
+    pub fn all(&self) -> Vec<Self> {
+        (0..self.shared.instances.len())
+            .map(|number| self.numbered(number))
+            .collect()
     }
 
     // --- what is there ---
@@ -284,7 +305,7 @@ impl Handle {
         self.with(|i| i.faults.clear());
     }
 
-    /// Installs a fault on the API.
+    /// Installs a fault on the API, whose paths are the actions' names, such as `SendSSHPublicKey`.
     pub fn api_fault(&self, fault: Fault) {
         lock(&self.shared.api_faults).install(fault);
     }
@@ -304,6 +325,11 @@ impl Handle {
             .filter(|r| r.instance == id)
             .cloned()
             .collect()
+    }
+
+    /// The requests to all metadata services so far, in order.
+    pub fn all_requests(&self) -> Vec<Request> {
+        lock(&self.shared.log).clone()
     }
 
     /// Forgets the requests of all instances.

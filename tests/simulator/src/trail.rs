@@ -7,19 +7,17 @@ use serde_json::{Value, json};
 use std::io;
 use std::path::PathBuf;
 
-/// A push as CloudTrail sees it.
-pub(crate) struct Push<'a> {
+/// A call of `SendSSHPublicKey`, allowed or not.
+pub(crate) struct Event<'a> {
     pub(crate) principal: &'a Principal,
     pub(crate) region: &'a str,
-    pub(crate) account: &'a str,
-    pub(crate) instance: &'a str,
-    pub(crate) user: &'a str,
-    pub(crate) key: &'a str,
+    /// What the client sent.
+    pub(crate) input: &'a Value,
     pub(crate) source: &'a str,
     pub(crate) agent: &'a str,
     pub(crate) request_id: &'a str,
-    /// Why it was denied, if it was.
-    pub(crate) denied: Option<&'a str>,
+    /// Exception and message, if it was refused.
+    pub(crate) refused: Option<(&'a str, &'a str)>,
 }
 
 /// The events and the file that holds them.
@@ -41,44 +39,49 @@ impl Trail {
     }
 
     /// Writes the file in place of the old one, so that a reader never sees half of it.
-    pub(crate) fn append(&mut self, push: &Push<'_>) -> io::Result<()> {
-        self.records.push(event(push));
+    pub(crate) fn append(&mut self, event: &Event<'_>) -> io::Result<()> {
+        self.records.push(event.to_json());
         let draft = self.path.with_extension("json.new");
         std::fs::write(&draft, format!("{:#}\n", json!({ "Records": self.records })))?;
         std::fs::rename(draft, &self.path)
     }
 }
 
-fn event(push: &Push<'_>) -> Value {
-    let mut event = json!({
-        "eventVersion": "1.08",
-        "userIdentity": identity(push.principal),
-        "eventTime": clock::iso8601(clock::now()),
-        "eventSource": "ec2-instance-connect.amazonaws.com",
-        "eventName": "SendSSHPublicKey",
-        "awsRegion": push.region,
-        "sourceIPAddress": push.source,
-        "userAgent": push.agent,
-        "requestParameters": {
-            "instanceId": push.instance,
-            "osUser": push.user,
-            "SSHKey": { "publicKey": push.key },
-        },
-        "responseElements": null,
-        "requestID": push.request_id,
-        "eventID": uuid(),
-        "readOnly": false,
-        "eventType": "AwsApiCall",
-        "managementEvent": true,
-        "recipientAccountId": push.account,
-        "eventCategory": "Management",
-    });
-    if let (Some(why), Some(fields)) = (push.denied, event.as_object_mut()) {
-        fields.insert("errorCode".to_owned(), json!("AccessDenied"));
-        fields.insert("errorMessage".to_owned(), json!(why));
-        fields.insert("requestParameters".to_owned(), Value::Null);
+impl Event<'_> {
+    fn to_json(&self) -> Value {
+        let mut event = json!({
+            "eventVersion": "1.08",
+            "userIdentity": identity(self.principal),
+            "eventTime": clock::iso8601(clock::now()),
+            "eventSource": "ec2-instance-connect.amazonaws.com",
+            "eventName": "SendSSHPublicKey",
+            "awsRegion": self.region,
+            "sourceIPAddress": self.source,
+            "userAgent": self.agent,
+            "requestParameters": {
+                "instanceId": self.input.get("InstanceId"),
+                "osUser": self.input.get("InstanceOSUser"),
+                "SSHKey": { "publicKey": self.input.get("SSHPublicKey") },
+            },
+            "responseElements": null,
+            "requestID": self.request_id,
+            "eventID": uuid(),
+            "readOnly": false,
+            "eventType": "AwsApiCall",
+            "managementEvent": true,
+            "recipientAccountId": self.principal.account(),
+            "eventCategory": "Management",
+        });
+        if let Some((name, message)) = self.refused {
+            let denied = name == "AccessDeniedException";
+            event["errorCode"] = json!(if denied { "AccessDenied" } else { name });
+            event["errorMessage"] = json!(message);
+            if denied {
+                event["requestParameters"] = Value::Null;
+            }
+        }
+        event
     }
-    event
 }
 
 fn identity(principal: &Principal) -> Value {
