@@ -45,7 +45,7 @@ ROOTS = {
     "bullseye": ("bullseye", COMMON),
     "bookworm": ("bookworm", COMMON),
     "trixie": ("trixie", COMMON),
-    "sid": ("sid", COMMON),
+    "sid": ("sid", COMMON + ["passwd"]),
     # rpm, dnf and zypper as Debian packages them; the rpm database is seeded by the suite.
     "rpm": ("bookworm", COMMON + ["rpm", "dnf", "zypper"]),
     # The three configuration managers, each talking to the machine it runs on.
