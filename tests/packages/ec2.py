@@ -106,8 +106,8 @@ def prepare(machine, *, host_keys=True):
     run(["chroot", root, "useradd", "--create-home", "--shell", "/bin/sh", "--password", "*", USER])
     if host_keys:
         run(["chroot", root, "ssh-keygen", "-A"])
-    version = run(["chroot", root, "sh", "-c", "ssh -V 2>&1"]).stdout
-    major, minor = version.split("OpenSSH_")[1].split(" ")[0].split("p")[0].split(".")[:2]
+    version = run(["chroot", root, "dpkg-query", "-W", "-f", "${Version}", "openssh-server"]).stdout
+    major, minor = version.split(":")[1].split("p")[0].split(".")[:2]
     if (int(major), int(minor)) >= (9, 8):
         # From 9.8 on sshd locks a source address out after failures, and our refusals all come from one.
         machine.write("/etc/ssh/sshd_config.d/00-test.conf", "PerSourcePenalties no\n")

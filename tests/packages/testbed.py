@@ -45,7 +45,7 @@ ROOTS = {
     "bullseye": ("bullseye", COMMON),
     "bookworm": ("bookworm", COMMON),
     "trixie": ("trixie", COMMON),
-    "sid": ("sid", COMMON + ["passwd"]),
+    "sid": ("sid", COMMON + ["passwd", "mount"]),
     # rpm, dnf and zypper as Debian packages them; the rpm database is seeded by the suite.
     "rpm": ("bookworm", COMMON + ["rpm", "dnf", "zypper"]),
     # The three configuration managers, each talking to the machine it runs on.
@@ -119,7 +119,8 @@ class Testbed:
 
     def __init__(self):
         self.directory = Path(tempfile.mkdtemp(prefix="eic-packages.", dir="/var/tmp"))
-        self.tag = self.directory.name.rsplit(".", 1)[1][:6]
+        # What names of machines, namespaces and cgroups may all hold.
+        self.tag = f"{os.getpid():x}"
         self._undo = []
         self._lock = threading.Lock()
         self.on_close(lambda: shutil.rmtree(self.directory, ignore_errors=True))
