@@ -66,6 +66,8 @@ def newer(directory, rpm_stage, version="3.0.1"):
 
 def seed(machine, directory, rpms):
     """Tell the machine's rpm database what Debian's packages already installed."""
+    # Debian gives each user a database of his own; dnf and zypper look for the system's.
+    machine.write("/etc/rpm/macros", "%_dbpath /var/lib/rpm\n")
     wanted = set()
     for rpm in rpms:
         for line in run(["rpm", "-qp", "--requires", rpm]).stdout.splitlines():

@@ -23,6 +23,7 @@ ALIVE = (
     "/var/lib/dnf",
     "/var/lib/rpm",
     "/var/lib/zypp",
+    "/var/adm",
     "/var/lib/cloud",
     "/var/lib/systemd",
     "/var/spool",
