@@ -50,6 +50,13 @@ ROOTS = {
     "rpm": ("bookworm", COMMON + ["rpm", "dnf", "zypper"]),
     # The three configuration managers, each talking to the machine it runs on.
     "recipes": ("trixie", COMMON + ["python3", "ansible-core", "puppet-agent", "cloud-init", "openssh-client"]),
+    # A kernel and SELinux's policy: booted as a virtual machine, since a container shares its host's policy.
+    "selinux": (
+        "trixie",
+        COMMON
+        + ["passwd", "linux-image-cloud-amd64", "initramfs-tools", "selinux-policy-default", "policycoreutils"]
+        + ["auditd", "selinux-basics", "policycoreutils-python-utils"],
+    ),
     # No machine, a toolbox: Amazon's own client, run by chroot in a machine's network namespace.
     "clients": ("trixie", ["awscli", "openssh-client", "ca-certificates"]),
 }
