@@ -57,6 +57,11 @@ ROOTS = {
         + ["passwd", "linux-image-cloud-amd64", "initramfs-tools", "selinux-policy-default", "policycoreutils"]
         + ["auditd", "selinux-basics", "policycoreutils-python-utils"],
     ),
+    # No machine either: the one place where a Rust compiler for arm64 is to be had as a package.
+    "cross-arm64": (
+        "trixie",
+        ["rustc", "cargo", "libstd-rust-dev:arm64", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+    ),
     # No machine, a toolbox: Amazon's own client, run by chroot in a machine's network namespace.
     "clients": ("trixie", ["awscli", "openssh-client", "ca-certificates"]),
 }
@@ -86,6 +91,10 @@ def run(argv, *, check=True, timeout=STEP_SECONDS, stdin=None, env=None, cwd=Non
     return done
 
 
+# Only what cross-compiles needs packages of a second architecture.
+ARCHITECTURES = {"cross-arm64": "amd64,arm64"}
+
+
 def cached_root(name):
     """The tar of one root file system, made by mmdebstrap the first time; returns its path."""
     suite, packages = ROOTS[name]
@@ -108,6 +117,7 @@ def cached_root(name):
                 # Old releases' lists expire; sid's mirror can lag behind its own date.
                 '--aptopt=Acquire::Check-Valid-Until "false"',
                 "--include=" + ",".join(packages),
+                "--architectures=" + ARCHITECTURES.get(name, "amd64"),
                 # A machine without a name of its own, and the same for all: first boot sets it.
                 '--customize-hook=echo uninitialized >"$1/etc/machine-id"',
                 "--customize-hook=rm -f $1/etc/ssh/ssh_host_*",
@@ -340,3 +350,10 @@ class Machine:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
         target.chmod(mode)
+
+
+if __name__ == "__main__":
+    import sys
+
+    # For scripts: the path of a cached root file system's tar.
+    print(cached_root(sys.argv[1]))
