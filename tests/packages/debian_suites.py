@@ -9,12 +9,14 @@ from testbed import run
 
 NAME = "ec2-instance-connect"
 HELPER = "/usr/share/ec2-instance-connect/eic_run_authorized_keys"
+# Quiet enough that a failing check shows our own words, not progress.
+APT = ("apt-get", "-y", "-qq", "-o", "Dpkg::Use-Pty=0")
 
 
 def install(machine, deb, check=True):
     """`apt-get install ./x.deb` as the README says it; returns what apt printed."""
     inside = machine.put(deb, f"/var/tmp/{Path(deb).name}")
-    return machine.run("apt-get", "install", "-y", "-q", inside, check=check).stdout
+    return machine.run(*APT, "install", inside, check=check).stdout
 
 
 def main_pid(machine):
@@ -121,11 +123,11 @@ def lifecycle(suite, bed, release, deb, socket=False):
 
 
 def remove(machine):
-    machine.run("apt-get", "remove", "-y", "-q", NAME)
+    machine.run(*APT, "remove", NAME)
 
 
 def purge(machine):
-    machine.run("apt-get", "purge", "-y", "-q", NAME)
+    machine.run(*APT, "purge", NAME)
 
 
 def version(machine):
@@ -218,7 +220,7 @@ def image(suite, bed, release, deb):
     done = run(
         # A namespace for processes and mounts of its own, so that nothing of the host's is seen or touched.
         ["unshare", "--mount", "--pid", "--fork", "chroot", machine.root, "sh", "-c",
-         "mount -t proc proc /proc && apt-get install -y -q " + inside],
+         "mount -t proc proc /proc && " + " ".join(APT) + " install " + inside],
         check=False,
     )
     suite.check("the package installs in the image", done.returncode == 0, done.stdout)
@@ -236,6 +238,6 @@ def image(suite, bed, release, deb):
     machine.boot()
     ec2 = Ec2(bed, machine)
     ec2.login(suite, "on its first boot the pushed key logs in")
-    machine.run("apt-get", "purge", "-y", "-q", NAME)
+    machine.run(*APT, "purge", NAME)
     ec2.refused(suite, "after purge the pushed key is refused")
     machine.power_off()

@@ -19,9 +19,9 @@ class Ec2:
         self.machine = machine
         self.directory = testbed.directory / f"{machine.name}.ec2"
         self.directory.mkdir()
-        self.key = self._new_key("key")
+        self.key = self.new_key("key")
 
-    def _new_key(self, name):
+    def new_key(self, name):
         path = self.directory / name
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", path])
         return path
@@ -85,7 +85,7 @@ class Ec2:
 
     def refused_without_push(self, suite, sentence):
         """A key that nobody pushed does not log in."""
-        key = self._new_key("stranger")
+        key = self.new_key("stranger")
         code, output = self.ssh(key=key)
         return suite.check(sentence, code == 255 and "Permission denied" in output, f"ssh: exit {code}: {output}")
 
