@@ -102,7 +102,8 @@ fn count(refusals: &mut Vec<(Refusal, usize)>, refusal: Refusal) {
     }
 }
 
-type Verdicts = Vec<Result<AuthorizedKey, Refusal>>;
+/// The verdict on each record, in the order of the document.
+pub type Verdicts = Vec<Result<AuthorizedKey, Refusal>>;
 
 fn decide(request: &Request, config: &Config, facts: &mut Facts) -> Result<Verdicts, Refusal> {
     let host = Host::detect(&config.instance.sysfs, config.instance.id.as_ref())?;
@@ -142,27 +143,64 @@ async fn prove(
     facts.requests = session.requests();
     let documents = documents?;
 
-    let instance = facts.instance.insert(instance(host, &documents)?);
-    let trust = &config.trust;
-    let place = Place::new(
-        &documents.region,
-        &documents.domain,
-        config.instance.partition,
-        &trust.extra_domains,
-    )?;
-    let place = facts.place.insert(place);
+    let instance = facts.instance.insert(instance(host, &documents)?).clone();
     let now = now()?;
-    let chain = Chain::from_pem(&documents.signer_cert)?;
-    let (verified, source) = reach_anchor(&chain, place, config, now)?;
-    facts.anchors = Some(source);
-    let signer = prove_signer(&session, &verified, &documents.staple_names, config, now).await;
+    let path = signer_path(&documents, config, now, facts)?;
+    let signer = prove_signer(&session, &path, &documents.staple_names, config, now).await;
     facts.requests = session.requests();
     let question = Question {
-        instance,
+        instance: &instance,
         fingerprint: request.fingerprint,
         now,
     };
     Ok(keys::judge(&document, question, &signer?))
+}
+
+/// All that the metadata said in one login: what [`judge`] judges again, at any time and on any machine.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    /// The records pushed for the user.
+    pub active_keys: Vec<u8>,
+    /// Region, DNS suffix, the signer's chain.
+    pub documents: SignerDocuments,
+    /// The staples, in base64.
+    pub staples: Vec<(StapleName, Vec<u8>)>,
+}
+
+/// Judges evidence as a login would, without a network: the same proof, for `question.now`.
+///
+/// # Errors
+/// What refuses all records alike; the verdict on each one is in the list.
+pub fn judge(
+    evidence: &Evidence,
+    question: Question<'_>,
+    config: &Config,
+    facts: &mut Facts,
+) -> Result<Verdicts, Refusal> {
+    let path = signer_path(&evidence.documents, config, question.now, facts)?;
+    let signer = revocation(&path, &evidence.staples, config, question.now)?;
+    Ok(keys::judge(&evidence.active_keys, question, &signer))
+}
+
+/// The signer's chain, verified for the place that the metadata names.
+fn signer_path(
+    documents: &SignerDocuments,
+    config: &Config,
+    now: UnixTime,
+    facts: &mut Facts,
+) -> Result<VerifiedChain, Refusal> {
+    let extra = &config.trust.extra_domains;
+    let place = Place::new(
+        &documents.region,
+        &documents.domain,
+        config.instance.partition,
+        extra,
+    )?;
+    let place = facts.place.insert(place);
+    let chain = Chain::from_pem(&documents.signer_cert)?;
+    let (verified, source) = reach_anchor(&chain, place, config, now)?;
+    facts.anchors = Some(source);
+    Ok(verified)
 }
 
 /// The clock, read once for the whole decision.

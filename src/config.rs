@@ -488,6 +488,26 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_page_has_every_key_and_no_other() {
+        let manual = include_str!("../packaging/man/ec2-instance-connect.toml.5");
+        let documented: Vec<&str> = manual
+            .lines()
+            .filter_map(|line| line.strip_prefix(".BI "))
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        let documented: Vec<&str> = documented.into_iter().filter(|key| !key.contains('/')).collect();
+        let table: toml::Table = toml::from_str(&shipped(true)).unwrap();
+        let mut keys: Vec<&str> = table
+            .values()
+            .flat_map(|table| table.as_table().unwrap().keys().map(String::as_str))
+            .collect();
+        let mut documented = documented;
+        keys.sort_unstable();
+        documented.sort_unstable();
+        assert_eq!(documented, keys);
+    }
+
+    #[test]
     fn every_key_is_taken() {
         let config = Config::parse(
             r#"

@@ -140,6 +140,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_reason_is_documented_and_no_other() {
+        let documented: Vec<&str> = include_str!("../docs/REASONS.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("## "))
+            .collect();
+        let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(documented, known);
+    }
+
+    #[test]
     fn codes_are_unique_and_of_one_shape() {
         let mut seen = std::collections::BTreeSet::new();
         for reason in Reason::ALL {
