@@ -25,6 +25,8 @@ ALIVE = (
     "/var/lib/zypp",
     "/var/adm",
     "/var/lib/cloud",
+    "/var/lib/puppet",
+    "/etc/puppet",
     "/var/lib/systemd",
     "/var/spool",
     "/root",

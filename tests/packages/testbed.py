@@ -49,7 +49,7 @@ ROOTS = {
     # rpm, dnf and zypper as Debian packages them; the rpm database is seeded by the suite.
     "rpm": ("bookworm", COMMON + ["rpm", "dnf", "zypper"]),
     # The three configuration managers, each talking to the machine it runs on.
-    "recipes": ("trixie", COMMON + ["python3", "ansible-core", "puppet-agent", "cloud-init", "openssh-client"]),
+    "recipes": ("trixie", COMMON + ["python3", "python3-apt", "ansible-core", "puppet-agent", "cloud-init", "openssh-client"]),
     # A kernel and SELinux's policy: booted as a virtual machine, since a container shares its host's policy.
     "selinux": (
         "trixie",
