@@ -95,7 +95,13 @@ fn pushed_key_is_printed_as_one_bare_line() {
     let simulator = simulator();
     let outcome = login(&simulator, USER);
     outcome.gave(&[KEY_LINE]);
-    assert_eq!(outcome.stderr, "");
+    assert!(
+        outcome
+            .stderr
+            .starts_with("Providing ssh key from EC2 Instance Connect"),
+        "{outcome:?}"
+    );
+    assert_eq!(outcome.reasons(), Vec::<&str>::new());
 }
 
 #[test]

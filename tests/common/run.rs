@@ -26,11 +26,12 @@ pub struct Outcome {
 impl Outcome {
     /// The reasons that the person saw, in order.
     pub fn reasons(&self) -> Vec<&str> {
-        let line = |line: &'_ str| line.strip_prefix("eic_run_authorized_keys: ").map(str::len);
-        self.stderr
+        let refused = self
+            .stderr
             .lines()
-            .filter(|text| line(text).is_some())
-            .filter_map(|text| text.split(": ").nth(1))
+            .filter(|line| line.starts_with("Refused EC2 Instance Connect keys for "));
+        refused
+            .filter_map(|line| line.split("reason=").nth(1)?.split(' ').next())
             .collect()
     }
 
