@@ -43,8 +43,17 @@ pub fn report(user: &str, fingerprint: Option<&str>, decision: &Decision, level:
     if let Some(fingerprint) = fingerprint.filter(|_| decision.facts.key_document) {
         log.say(&queried(fingerprint, &who));
     }
-    for key in &decision.keys {
-        log.say(&provided(key, &who, &decision.facts));
+    let mut last = String::new();
+    for event in decision
+        .keys
+        .iter()
+        .map(|key| provided(key, &who, &decision.facts))
+    {
+        // Records that differ in nothing that is logged are one event.
+        if event.text != last {
+            log.say(&event);
+            last = event.text;
+        }
     }
     for (refusal, count) in &decision.refusals {
         let event = refused(refusal, *count, &who, &decision.facts);
