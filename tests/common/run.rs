@@ -79,16 +79,13 @@ pub fn run(command: &mut Command) -> Outcome {
         .stderr(Stdio::from(terminal.slave))
         .spawn()
         .expect("the helper starts");
+    // The command holds our copy of the slave; without it gone the terminal would never end.
+    command.stderr(Stdio::null());
+    let reader = std::thread::spawn(move || read_terminal(terminal.master));
     let mut stdout = String::new();
     child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
     let code = child.wait().unwrap().code();
-    // The command holds our copy of the slave; without it gone the terminal would never end.
-    command.stderr(Stdio::null());
-    Outcome {
-        stdout,
-        stderr: read_terminal(terminal.master),
-        code,
-    }
+    Outcome { stdout, stderr: reader.join().unwrap(), code }
 }
 
 /// What sshd gives to its command (`subprocess` in OpenSSH's misc.c).
