@@ -46,7 +46,10 @@ impl LoginName {
         if well_formed {
             Ok(Self(name.to_owned()))
         } else {
-            Err(Refusal::new(Reason::User, "no key can be pushed for a login name of this shape"))
+            Err(Refusal::new(
+                Reason::User,
+                "no key can be pushed for a login name of this shape",
+            ))
         }
     }
 
@@ -179,8 +182,8 @@ mod tests {
     #[test]
     fn every_other_name_is_refused_with_reason_user() {
         for name in [
-            "", ".", "..", "-x", "1$", "@", "$", "123", "a/b", "a b", "a%40b", "a$b", "a$$", "é", "a\n", "\n",
-            "a?", "a#", "../root", "a\0",
+            "", ".", "..", "-x", "1$", "@", "$", "123", "a/b", "a b", "a%40b", "a$b", "a$$", "é", "a\n",
+            "\n", "a?", "a#", "../root", "a\0",
         ] {
             assert_eq!(LoginName::new(name).unwrap_err().reason, Reason::User, "{name:?}");
         }

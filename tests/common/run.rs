@@ -85,7 +85,11 @@ pub fn run(command: &mut Command) -> Outcome {
     let mut stdout = String::new();
     child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
     let code = child.wait().unwrap().code();
-    Outcome { stdout, stderr: reader.join().unwrap(), code }
+    Outcome {
+        stdout,
+        stderr: reader.join().unwrap(),
+        code,
+    }
 }
 
 /// What sshd gives to its command (`subprocess` in OpenSSH's misc.c).
