@@ -20,7 +20,7 @@
 //! ec2.push("ec2-user", "ssh-ed25519 AAAA… me@here");
 //! ec2.fault(Fault::on(imds::REGION, Effect::Status(503)).times(1));
 //! // … run the helper with `ec2.config_file()` …
-//! assert_eq!(ec2.requests().len(), 9);
+//! assert!(!ec2.requests().is_empty());
 //! # Ok(()) }
 //! ```
 
