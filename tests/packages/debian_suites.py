@@ -96,7 +96,6 @@ def lifecycle(suite, bed, release, deb, socket=False):
         machine.sh("systemctl reload ssh.service")
         ec2.login(suite, "after a reload the pushed key logs in")
     machine.reboot()
-    ec2.start()
     ec2.login(suite, "after a reboot the pushed key logs in")
 
     later = newer(deb, ec2.directory)
@@ -202,7 +201,6 @@ def from_reference(suite, bed, machine, ec2, deb):
     suite.check("sshd -T names our command", any(HELPER in line for line in effective(machine)), said)
     ec2.login(suite, "after the upgrade from the scripts the pushed key logs in")
     machine.reboot()
-    ec2.start()
     ec2.login(suite, "and after a reboot")
     purge(machine)
     before.same(suite, "after purge following that upgrade")

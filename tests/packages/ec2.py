@@ -1,10 +1,12 @@
 """A make-believe EC2 around one machine: the metadata service in its network, keys pushed, logins tried."""
 
+import os
 import subprocess
+import threading
 import time
 from pathlib import Path
 
-from testbed import run
+from testbed import METADATA_IPV4, METADATA_IPV6, StepFailed, run
 
 INSTANCE = "i-0123456789abcdef0"
 USER = "alice"
@@ -12,25 +14,100 @@ USER = "alice"
 LOGIN_SECONDS = 60
 
 
+API = "127.0.0.1:8181"
+# The simulator's user who may push any key anywhere.
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAALICE0000EXAMPLE", "AWS_SECRET_ACCESS_KEY": "not-checked"}
+REGION = "us-east-1"
+# What the helper is told about this make-believe EC2: whom to trust. The rest is as on an instance.
+ANCHORS = "/srv/eic-test-root.pem"
+CONFIG = f'[trust]\nanchors = "{ANCHORS}"\n'
+START_SECONDS = 60
+
+TREE = Path(__file__).resolve().parents[2]
+SIMULATOR = Path(os.environ.get("EIC_SIMULATOR") or TREE / "target/debug/eic-simulator")
+
+_clients = threading.Lock()
+
+
 class Ec2:
     """Puts the simulator at the metadata address of a machine."""
 
     def __init__(self, testbed, machine):
+        self.testbed = testbed
         self.machine = machine
         self.directory = testbed.directory / f"{machine.name}.ec2"
         self.directory.mkdir()
         self.key = self.new_key("key")
+        self.start()
+        roots = sorted((self.directory / "state").rglob("root.pem"))
+        machine.put(roots[0], ANCHORS)
+        (machine.root / ANCHORS.lstrip("/")).chmod(0o644)
+
+    def start(self):
+        """The simulator, in the machine's network: IMDS where IMDS is, the API beside it."""
+        log = self.directory / "simulator.log"
+        self.machine.popen(
+            [SIMULATOR, "serve", "--state", self.directory / "state", "--api", API]
+            + ["--instance", INSTANCE, "--imds", f"{METADATA_IPV4}:80,[{METADATA_IPV6}]:80"],
+            log,
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while "READY" not in log.read_text():
+            if time.monotonic() > deadline:
+                raise StepFailed(f"the simulator did not start:\n{log.read_text()}")
+            time.sleep(0.05)
 
     def new_key(self, name):
+        """A fresh key pair; returns the private half's path."""
         path = self.directory / name
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", path])
         return path
 
+    def configure(self):
+        """Tell the installed helper about the simulator's CA, as an administrator would: in the configuration file."""
+        if (self.machine.root / "etc/ec2-instance-connect/config.toml").exists():
+            self.machine.write("/etc/ec2-instance-connect/config.toml", CONFIG)
+
     def push(self, key=None, user=USER):
         """What SendSSHPublicKey does: the key is good for this user for a minute."""
-        public = Path(f"{key or self.key}.pub").read_text()
-        self.machine.write(f"/run/eic-stub/{user}", public)
-        self.machine.sh(f"mkdir -p /run/eic-stub && cat >/run/eic-stub/{user}", stdin=public)
+        self.configure()
+        self.machine.host_run(SIMULATOR, "push", "--api", API, "--user", user, "--key", f"{key or self.key}.pub")
+
+    def aws(self, *argv, stdin=None):
+        """Amazon's own client, in a root file system of its own and in the machine's network."""
+        with _clients:
+            root = self.testbed.directory / "clients"
+            if not root.exists():
+                self.testbed.unpack("clients", "clients")
+                # The client calls ssh by itself, which would ask a person about the host key.
+                (root / "etc/ssh/ssh_config.d/test.conf").write_text(
+                    "StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n"
+                )
+        environment = {
+            **CREDENTIALS,
+            "PATH": "/usr/bin:/bin",
+            "HOME": "/tmp",
+            "AWS_ENDPOINT_URL": f"http://{API}",
+            "AWS_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        words = ["env", "-i", *[f"{k}={v}" for k, v in environment.items()], "aws", "ec2-instance-connect", *argv]
+        return self.machine.host_run("chroot", root, *words, check=False, stdin=stdin)
+
+    def aws_login(self, suite, sentence):
+        """A key sent by send-ssh-public-key logs in; and so does `aws ec2-instance-connect ssh`, all in one."""
+        self.configure()
+        key = self.new_key(f"aws-{time.monotonic_ns()}")
+        public = Path(f"{key}.pub").read_text()
+        arguments = ("--instance-id", INSTANCE, "--instance-os-user", USER, "--ssh-public-key", public)
+        sent = self.aws("send-ssh-public-key", *arguments)
+        code, output = self.ssh(key=key)
+        suite.check(sentence, sent.returncode == 0 and output == "let-in", f"{sent.stdout}\nssh: exit {code}: {output}\n{self.journal()}")
+        done = self.aws(
+            "ssh", "--instance-id", INSTANCE, "--os-user", USER, "--connection-type", "direct", "--instance-ip", "127.0.0.1",
+            stdin="echo let-in\n",
+        )
+        suite.check(f"{sentence}, and so does its own ssh", "let-in" in done.stdout, f"{done.stdout}\n{self.journal()}")
 
     def ssh(self, command="echo let-in", user=USER, key=None):
         """One ssh attempt from a neighbour; returns (exit code, output)."""
@@ -89,12 +166,6 @@ class Ec2:
         code, output = self.ssh(key=key)
         return suite.check(sentence, code == 255 and "Permission denied" in output, f"ssh: exit {code}: {output}")
 
-    def aws_login(self, suite, sentence):
-        suite.skip(sentence, "stub")
-
-    def start(self):
-        """Start what a reboot of the machine ended."""
-
     def journal(self):
         """The machine's last words about ssh, for a failing check."""
         return self.machine.sh("journalctl -q --no-pager -n 15 -o cat 2>&1", check=False)
@@ -111,3 +182,4 @@ def prepare(machine, *, host_keys=True):
     if (int(major), int(minor)) >= (9, 8):
         # From 9.8 on sshd locks a source address out after failures, and our refusals all come from one.
         machine.write("/etc/ssh/sshd_config.d/00-test.conf", "PerSourcePenalties no\n")
+

@@ -76,7 +76,6 @@ def lifecycle(suite, bed, deb):
     machine.sh(f"rm -r /home/{USER}/.ssh")
 
     machine.reboot()
-    ec2.start()
     ec2.login(suite, "after a reboot the pushed key logs in")
     machine.run(*APT, "purge", NAME)
     before.same(suite, "after purge")

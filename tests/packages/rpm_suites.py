@@ -10,7 +10,7 @@ from pathlib import Path
 import snapshot
 from debian_suites import HELPER as DEB_HELPER
 from debian_suites import NAME, Moment, effective, main_pid
-from ec2 import INSTANCE, Ec2, prepare
+from ec2 import CONFIG, INSTANCE, Ec2, prepare
 from testbed import run
 
 TREE = Path(__file__).resolve().parents[2]
@@ -148,21 +148,18 @@ def lifecycle(suite, bed, tool, rpms, stage):
     ec2.login(suite, "after the installation the pushed key logs in")
     ec2.refused_without_push(suite, "a key that was not pushed is refused")
     machine.reboot()
-    ec2.start()
     ec2.login(suite, "after a reboot the pushed key logs in")
 
-    machine.sh(f"echo '# edited' >>/etc/{NAME}/config.toml")
     said = tool.install(newer(ec2.directory, stage))
     suite.check("the upgrade is installed", installed(machine) == [f"{NAME}-3.0.1", f"{NAME}-selinux-3.0.1"], said)
     suite.check("sshd's configuration survives the upgrade", any(HELPER in line for line in effective(machine)), said)
-    suite.check("an edited configuration survives the upgrade", "# edited" in machine.sh(f"cat /etc/{NAME}/config.toml"))
+    suite.check("an edited configuration survives the upgrade", CONFIG == machine.sh(f"cat /etc/{NAME}/config.toml"))
     suite.check("the user survives the upgrade", machine.run("getent", "passwd", NAME, check=False).returncode == 0)
     ec2.login(suite, "after the upgrade the pushed key logs in")
 
-    machine.sh(f"sed -i '/^# edited$/d' /etc/{NAME}/config.toml")
     said = tool.erase(both)
     suite.check("nothing of us is installed", installed(machine) == [], said)
-    machine.sh(f"rm -f /etc/{NAME}/config.toml.rpmsave; rmdir /etc/{NAME} 2>/dev/null", check=False)
+    drop_rpmsave(suite, machine)
     before.same(suite, "after erase")
     suite.check("after erase the user is gone", machine.run("getent", "passwd", NAME, check=False).returncode == 2)
     ec2.refused(suite, "after erase the pushed key is refused")
@@ -177,6 +174,13 @@ def lifecycle(suite, bed, tool, rpms, stage):
 
     from_amazon(suite, machine, ec2, tool, rpms)
     machine.power_off()
+
+
+def drop_rpmsave(suite, machine):
+    """An edited configuration is the administrator's: rpm keeps it aside. Check that, and that it is all there is."""
+    left = sorted(p.name for p in (machine.root / f"etc/{NAME}").glob("*"))
+    suite.check("only the edited configuration is kept, aside", left == ["config.toml.rpmsave"], left)
+    machine.sh(f"rm -rf /etc/{NAME}")
 
 
 AMAZON_OVERRIDE = f"""[Service]
@@ -223,7 +227,7 @@ def from_amazon(suite, machine, ec2, tool, rpms):
     suite.check("sshd -T names our command", any(HELPER in line for line in effective(machine)), said)
     ec2.login(suite, "after the upgrade from Amazon's packages the pushed key logs in")
     tool.erase([NAME, f"{NAME}-selinux"])
-    machine.sh(f"rmdir /etc/{NAME} 2>/dev/null", check=False)
+    drop_rpmsave(suite, machine)
     before.same(suite, "after erase following that upgrade")
 
 

@@ -83,12 +83,20 @@ def _identity(path):
 
 
 def sshd_lines(machine):
-    """What `sshd -T` prints. Under ssh.socket nobody has made /run/sshd yet, and it must not stay made by us."""
-    return machine.sh(
+    """What `sshd -T` prints. Under ssh.socket nobody may have made /run/sshd yet, and it must not stay made by us."""
+    script = (
+        "mkdir /run/sshd 2>/dev/null && made=yes; "
         # Up to 8.x a Match block makes -T ask for whom.
-        "sshd='sshd -T -C user=alice,host=localhost,addr=127.0.0.1'; "
-        "if [ -d /run/sshd ]; then $sshd; else mkdir /run/sshd; $sshd; code=$?; rmdir /run/sshd; exit $code; fi"
-    ).splitlines()
+        "sshd -T -C user=alice,host=localhost,addr=127.0.0.1; code=$?; "
+        "[ -z $made ] || rmdir /run/sshd; exit $code"
+    )
+    done = machine.run("sh", "-c", script, check=False)
+    if done.returncode != 0 and "/run/sshd" in done.stdout:
+        # A daemon that just ended took the directory with it between our two steps.
+        done = machine.run("sh", "-c", script)
+    if done.returncode != 0:
+        raise RuntimeError(f"sshd -T: {done.stdout}")
+    return done.stdout.splitlines()
 
 
 def sshd(machine):
