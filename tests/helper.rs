@@ -1,4 +1,15 @@
 //! The shipped helper against the simulator, run as sshd runs it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that fails shall say so at once"
+)]
 
 mod common;
 
