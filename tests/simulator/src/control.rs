@@ -16,6 +16,7 @@ struct Arguments {
     key: Option<String>,
     caller: Option<String>,
     expires: Option<i64>,
+    count: Option<u32>,
     from: Option<String>,
     to: Option<String>,
     path: Option<String>,
@@ -68,6 +69,9 @@ fn act(handle: &Handle, method: &str, verb: &str, arguments: Arguments) -> Resul
             let user = need(arguments.user, "user")?;
             let key = need(arguments.key, "key")?;
             let caller = arguments.caller.unwrap_or_else(|| crate::CALLER.to_owned());
+            for _ in 1..arguments.count.unwrap_or(1) {
+                handle.push_expiring(&user, &key, &caller, arguments.expires);
+            }
             Ok(json!({ "requestId": handle.push_expiring(&user, &key, &caller, arguments.expires) }))
         }
         ("POST", "tamper") => {
