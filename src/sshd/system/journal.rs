@@ -212,8 +212,10 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// As unlink(2).
 pub fn remove_if_exists(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    // Asked first: on a read-only file system unlink(2) says so even of a file that is not there.
+    match fs::symlink_metadata(path) {
         Err(error) if super::root::is_absent(&error) => Ok(()),
-        other => other,
+        Err(error) => Err(error),
+        Ok(_) => fs::remove_file(path),
     }
 }

@@ -157,7 +157,7 @@ pub fn execute(options: &Options, goal: Goal) -> Result<Report, Refusal> {
         ));
     }
     let _lock = lock(root)?;
-    let mut notices = repair(options)?;
+    let repaired = repair(options)?;
     let machine = facts::collect(root)?;
     let survey = plan::survey(&machine.facts)?;
     let decided = decide(options, &machine, &survey, goal)?;
@@ -168,15 +168,16 @@ pub fn execute(options: &Options, goal: Goal) -> Result<Report, Refusal> {
     };
     if ending != Ending::Changed {
         let mut report = report(options, &machine, survey, decided, ending);
-        report.notices.splice(0..0, notices);
+        report.notices.splice(0..0, repaired);
         return Ok(report);
     }
-    notices.extend(carry_out(options, &machine, &decided)?);
+    let done = carry_out(options, &machine, &decided)?;
 
     let machine = facts::collect(root)?;
     let survey = plan::survey(&machine.facts)?;
     let mut report = report(options, &machine, survey, decided, ending);
-    report.notices.splice(0..0, notices);
+    report.notices.splice(0..0, repaired);
+    report.notices.extend(done);
     Ok(report)
 }
 
