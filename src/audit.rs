@@ -3,9 +3,12 @@
 //! One channel for each event, never two: journald's own socket where it is, with fields to search by, and
 //! `/dev/log` elsewhere, with the same text. The log must never decide: a full queue, a dead logger or none at
 //! all costs at most [`PATIENCE`] and changes nothing. All foreign text passes through [`crate::escape`].
+//!
+//! A person who runs the helper on a terminal reads the same lines there. sshd gives its command no terminal, and
+//! would log what it wrote to standard error as sshd's own words.
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
@@ -40,12 +43,24 @@ pub fn report(user: &str, fingerprint: Option<&str>, decision: &Decision, level:
     if let Some(fingerprint) = fingerprint.filter(|_| decision.facts.key_document) {
         log.say(&queried(fingerprint, &who));
     }
-    for key in &decision.keys {
-        log.say(&provided(key, &who, &decision.facts));
+    let mut last = String::new();
+    for event in decision
+        .keys
+        .iter()
+        .map(|key| provided(key, &who, &decision.facts))
+    {
+        // Records that differ in nothing that is logged are one event.
+        if event.text != last {
+            log.say(&event);
+            last = event.text;
+        }
     }
     for (refusal, count) in &decision.refusals {
+        let event = refused(refusal, *count, &who, &decision.facts);
         if level == Level::Debug || is_news(refusal.reason, decision) {
-            log.say(&refused(refusal, *count, &who, &decision.facts));
+            log.say(&event);
+        } else {
+            log.show(&event);
         }
     }
     if level == Level::Debug {
@@ -194,10 +209,11 @@ fn rested_on(facts: &Facts, who: &Who<'_>) -> Event {
     event
 }
 
-/// The connection to the system's logger.
+/// The connection to the system's logger, and to the person at the terminal, if there is one.
 struct Log {
     channel: Channel,
     patience: Duration,
+    terminal: bool,
 }
 
 enum Channel {
@@ -212,11 +228,20 @@ impl Log {
         Self {
             channel: connect(JOURNAL).map_or_else(Channel::syslog, Channel::Journal),
             patience: PATIENCE,
+            terminal: io::stderr().is_terminal(),
+        }
+    }
+
+    /// Shows one event to the person at the terminal.
+    fn show(&self, event: &Event) {
+        if self.terminal {
+            let _ = writeln!(io::stderr(), "{}", event.text);
         }
     }
 
     /// Says one event, or gives up logging for this run.
     fn say(&mut self, event: &Event) {
+        self.show(event);
         let begun = Instant::now();
         // A zero time-out would mean to wait for ever.
         if self.patience.is_zero() || !self.channel.send(event, self.patience) {

@@ -4,7 +4,7 @@
 //! output, and why is in the log.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -69,7 +69,6 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
                 .and_then(|request| config.map(|config| authorize(&request, &config)))
                 .unwrap_or_else(Decision::refused);
             audit::report(&user, fingerprint.as_deref(), &decision, level);
-            explain_to_a_person(&decision);
             // Nothing can be done about a lost pipe, and nothing was given away.
             let _ = output::print(&decision.keys);
             ExitCode::SUCCESS
@@ -109,16 +108,6 @@ fn parse(arguments: Vec<OsString>) -> Option<Invocation> {
 fn tell(text: &str) -> ExitCode {
     let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
-}
-
-/// sshd logs our stderr as its own errors, so it is used only where a person is looking.
-fn explain_to_a_person(decision: &Decision) {
-    let mut stderr = io::stderr();
-    if stderr.is_terminal() {
-        for (refusal, _) in &decision.refusals {
-            let _ = writeln!(stderr, "eic_run_authorized_keys: {refusal}");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@
 //! is in `docs/ARCHITECTURE.md`.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod audit;
 pub mod authorize;
 pub mod config;
@@ -31,4 +32,5 @@ pub mod output;
 pub mod place;
 pub mod reason;
 pub mod request;
+pub mod sshd;
 pub mod trust;

@@ -23,24 +23,26 @@ impl LoginName {
 
     /// Takes `name` if the service could ever hold a key for it.
     ///
-    /// The shape is `[A-Za-z_][A-Za-z0-9@._-]{0,30}[A-Za-z0-9$_-]?`, where digits may stand in front.
+    /// The service's model has two shapes, both of at most 32 characters:
+    /// `[A-Za-z_][A-Za-z0-9@._-]{0,30}[A-Za-z0-9$_-]?`, and
+    /// `[0-9]+[A-Za-z@._-][A-Za-z0-9@._-]*[A-Za-z0-9$_-]?`.
     ///
     /// # Errors
     /// [`Reason::User`] for every other name.
     pub fn new(name: &str) -> Result<Self, Refusal> {
+        let is_mark = |c: char| "@._-".contains(c);
         let body = name.trim_start_matches(|c: char| c.is_ascii_digit());
+        let with_digits = body.len() < name.len();
         let mut inner = body.chars();
         let first = inner.next();
         // The last class is optional, so it matters in two ways only: `$` may end a name and stand nowhere else,
-        // and a name that fills all 32 places cannot end in `@` or `.`.
+        // and a name of the first shape that fills all 32 places cannot end in `@` or `.`.
         let middle = inner.as_str().strip_suffix('$').unwrap_or(inner.as_str());
-        let full = body.len() == Self::MAX_LEN;
+        let full = !with_digits && name.len() == Self::MAX_LEN;
         let well_formed = name.len() <= Self::MAX_LEN
-            && first.is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-            && middle
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "@._-".contains(c))
-            && !(full && body.ends_with(['@', '.']));
+            && first.is_some_and(|c| c.is_ascii_alphabetic() || c == '_' || (with_digits && is_mark(c)))
+            && middle.chars().all(|c| c.is_ascii_alphanumeric() || is_mark(c))
+            && !(full && name.ends_with(['@', '.']));
         if well_formed {
             Ok(Self(name.to_owned()))
         } else {
@@ -165,11 +167,23 @@ mod tests {
         assert!(LoginName::new(&format!("{}$", "a".repeat(31))).is_ok());
     }
 
+    proptest::proptest! {
+        /// The service's pattern as its API model has it, by a regular expression engine.
+        #[test]
+        fn exactly_the_services_pattern_is_taken(name in "[a-c0-1@._$/-]{0,34}") {
+            let first = r"^[A-Za-z_][A-Za-z0-9@\._-]{0,30}[A-Za-z0-9$_-]?$";
+            let second = r"^[0-9]{1,32}[A-Za-z@\._-][A-Za-z0-9@\._-]*[A-Za-z0-9$_-]?$";
+            let holds = |pattern| regex::Regex::new(pattern).unwrap().is_match(&name);
+            let expected = holds(first) || ((2..=32).contains(&name.len()) && holds(second));
+            proptest::prop_assert_eq!(LoginName::new(&name).is_ok(), expected);
+        }
+    }
+
     #[test]
     fn every_other_name_is_refused_with_reason_user() {
         for name in [
-            "", ".", "..", "-x", "@", "$", "123", "a/b", "a b", "a%40b", "a$b", "a$$", "é", "a\n", "\n",
-            "a?", "a#", "../root", "a\0",
+            "", ".", "..", "-x", "1$", "@", "$", "123", "a/b", "a b", "a%40b", "a$b", "a$$", "é", "a\n",
+            "\n", "a?", "a#", "../root", "a\0",
         ] {
             assert_eq!(LoginName::new(name).unwrap_err().reason, Reason::User, "{name:?}");
         }

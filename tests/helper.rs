@@ -1,4 +1,15 @@
 //! The shipped helper against the simulator, run as sshd runs it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that fails shall say so at once"
+)]
 
 mod common;
 
@@ -95,7 +106,13 @@ fn pushed_key_is_printed_as_one_bare_line() {
     let simulator = simulator();
     let outcome = login(&simulator, USER);
     outcome.gave(&[KEY_LINE]);
-    assert_eq!(outcome.stderr, "");
+    assert!(
+        outcome
+            .stderr
+            .starts_with("Providing ssh key from EC2 Instance Connect"),
+        "{outcome:?}"
+    );
+    assert_eq!(outcome.reasons(), Vec::<&str>::new());
 }
 
 #[test]

@@ -1,175 +1,30 @@
 //! Real logins: ssh into a real sshd that runs the shipped helper.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that fails shall say so at once"
+)]
 
 mod common;
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::case::INSTANCE;
 use common::machine::{in_namespaces, own_dev, sh};
 use common::run::HELPER;
+use common::sshd::{Sshd, command, myself, tools};
 use eic_simulator::record::Record;
 use eic_simulator::{Simulator, World};
-
-const SSHD: &str = "/usr/sbin/sshd";
-
-/// An sshd of the test's own.
-struct Sshd {
-    child: Child,
-    address: String,
-    port: u16,
-    directory: tempfile::TempDir,
-}
-
-impl Sshd {
-    /// Starts sshd on `address`, with `command` as its AuthorizedKeysCommand, run as `user`.
-    fn start(address: &str, command: &str, user: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name);
-        sh(&format!(
-            "ssh-keygen -q -t ed25519 -N '' -f {0}/host; ssh-keygen -q -t ed25519 -N '' -f {0}/key; ssh-keygen -q -t ed25519 -N '' -f {0}/other",
-            directory.path().display()
-        ));
-        let port = TcpListener::bind((address, 0))
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let config = format!(
-            "ListenAddress {address}\nPort {port}\nHostKey {}\nPidFile none\nUsePAM no\nStrictModes no\nLogLevel VERBOSE\n\
-             PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nAuthorizedKeysFile none\n\
-             AuthorizedKeysCommand {command}\nAuthorizedKeysCommandUser {user}\n",
-            path("host").display()
-        );
-        fs::write(path("sshd_config"), config).unwrap();
-        if common::is_root() {
-            fs::create_dir_all("/run/sshd").unwrap();
-        }
-        let log = fs::File::create(path("log")).unwrap();
-        let child = Command::new(SSHD)
-            .args(["-D", "-e", "-f"])
-            .arg(path("sshd_config"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("sshd starts");
-        let sshd = Self {
-            child,
-            address: address.to_owned(),
-            port,
-            directory,
-        };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect((address, port)).is_err() {
-            assert!(Instant::now() < deadline, "sshd does not listen: {}", sshd.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        sshd
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap()
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn public_key(&self, name: &str) -> String {
-        fs::read_to_string(self.file(&format!("{name}.pub"))).unwrap()
-    }
-
-    /// ssh with this key, as `user`, to run a command.
-    fn ssh(&self, user: &str, key: &str) -> Output {
-        Command::new("ssh")
-            .args([
-                "-F",
-                "/dev/null",
-                "-o",
-                "BatchMode=yes",
-                "-o",
-                "IdentitiesOnly=yes",
-                "-o",
-                "IdentityAgent=none",
-            ])
-            .args([
-                "-o",
-                "StrictHostKeyChecking=no",
-                "-o",
-                "UserKnownHostsFile=/dev/null",
-                "-o",
-                "LogLevel=ERROR",
-            ])
-            .args(["-p", &self.port.to_string(), "-i"])
-            .arg(self.file(key))
-            .arg(format!("{user}@{}", self.address))
-            .arg("echo logged in as $USER")
-            .stdin(Stdio::null())
-            .output()
-            .expect("ssh starts")
-    }
-
-    #[track_caller]
-    fn lets_in(&self, user: &str, key: &str) {
-        let output = self.ssh(user, key);
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(
-            text.trim(),
-            format!("logged in as {user}"),
-            "{output:?}\n{}",
-            self.log()
-        );
-    }
-
-    #[track_caller]
-    fn keeps_out(&self, user: &str, key: &str) {
-        let output = self.ssh(user, key);
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            !output.status.success() && text.contains("Permission denied"),
-            "{output:?}\n{}",
-            self.log()
-        );
-        assert!(
-            !self.log().contains("AuthorizedKeysCommand"),
-            "sshd complains of the command: {}",
-            self.log()
-        );
-    }
-}
-
-impl Drop for Sshd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn tools(test: &str) -> bool {
-    let there = Path::new(SSHD).exists() && Command::new("ssh").arg("-V").output().is_ok();
-    if !there {
-        common::skip(test, "needs sshd and ssh");
-    }
-    there
-}
-
-fn myself() -> String {
-    sh("id -un").trim().to_owned()
-}
-
-/// Through `/usr/bin/env`, which is root's as sshd demands, so that this works without root and from any directory.
-fn command(simulator: &Simulator) -> String {
-    format!(
-        "/usr/bin/env {HELPER} --config {} %u %f",
-        simulator.config_file().display()
-    )
-}
 
 #[test]
 fn pushed_key_logs_in_and_every_other_is_kept_out() {

@@ -1,5 +1,16 @@
 //! For each defence of the proof, evidence in which only that defence's reason is present, and its twin without
 //! it. In-process, so that the exact reason is seen; tests/helper.rs runs the shipped binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that fails shall say so at once"
+)]
 
 mod common;
 

@@ -89,8 +89,10 @@ impl Case {
 
     /// The configuration without the file of its anchors.
     pub fn config(&self) -> Config {
-        let mut config = Config::default();
-        config.owner = Owner::RootOrSelf;
+        let mut config = Config {
+            owner: Owner::RootOrSelf,
+            ..Config::default()
+        };
         config.instance.partition = self.partition;
         config.trust.ocsp = self.ocsp;
         config.trust.anchors = self

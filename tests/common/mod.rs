@@ -9,6 +9,7 @@
 pub mod case;
 pub mod machine;
 pub mod run;
+pub mod sshd;
 
 /// Says loudly that a test did not run, and fails where everything must (`EIC_REQUIRE_ALL`, as in CI).
 pub fn skip(test: &str, why: &str) {

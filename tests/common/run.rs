@@ -26,11 +26,12 @@ pub struct Outcome {
 impl Outcome {
     /// The reasons that the person saw, in order.
     pub fn reasons(&self) -> Vec<&str> {
-        let line = |line: &'_ str| line.strip_prefix("eic_run_authorized_keys: ").map(str::len);
-        self.stderr
+        let refused = self
+            .stderr
             .lines()
-            .filter(|text| line(text).is_some())
-            .filter_map(|text| text.split(": ").nth(1))
+            .filter(|line| line.starts_with("Refused EC2 Instance Connect keys for "));
+        refused
+            .filter_map(|line| line.split("reason=").nth(1)?.split(' ').next())
             .collect()
     }
 
@@ -78,14 +79,15 @@ pub fn run(command: &mut Command) -> Outcome {
         .stderr(Stdio::from(terminal.slave))
         .spawn()
         .expect("the helper starts");
+    // The command holds our copy of the slave; without it gone the terminal would never end.
+    command.stderr(Stdio::null());
+    let reader = std::thread::spawn(move || read_terminal(terminal.master));
     let mut stdout = String::new();
     child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
     let code = child.wait().unwrap().code();
-    // The command holds our copy of the slave; without it gone the terminal would never end.
-    command.stderr(Stdio::null());
     Outcome {
         stdout,
-        stderr: read_terminal(terminal.master),
+        stderr: reader.join().unwrap(),
         code,
     }
 }

@@ -15,6 +15,7 @@ struct Arguments {
     user: Option<String>,
     key: Option<String>,
     caller: Option<String>,
+    expires: Option<i64>,
     from: Option<String>,
     to: Option<String>,
     path: Option<String>,
@@ -67,7 +68,7 @@ fn act(handle: &Handle, method: &str, verb: &str, arguments: Arguments) -> Resul
             let user = need(arguments.user, "user")?;
             let key = need(arguments.key, "key")?;
             let caller = arguments.caller.unwrap_or_else(|| crate::CALLER.to_owned());
-            Ok(json!({ "requestId": handle.push_as(&user, &key, &caller) }))
+            Ok(json!({ "requestId": handle.push_expiring(&user, &key, &caller, arguments.expires) }))
         }
         ("POST", "tamper") => {
             let user = need(arguments.user, "user")?;

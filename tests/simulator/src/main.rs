@@ -32,7 +32,7 @@ eic-simulator serve [OPTION...]          run until SIGTERM or SIGINT
     --plain                 serve leaf and one issuer only
 
 Every other command takes --api ADDR, and --instance ID where there are several:
-eic-simulator push --user USER --key FILE [--caller ARN]
+eic-simulator push --user USER --key FILE [--caller ARN] [--expires SECONDS]
 eic-simulator tamper --user USER --from TEXT --to TEXT
 eic-simulator put --path PATH --text TEXT
 eic-simulator fault (--path PATH | --prefix PATH) [--method M] [--skip N] [--times N] EFFECT
@@ -237,6 +237,9 @@ fn client(command: &str, arguments: Vec<String>) -> Result<(), Failure> {
                 let file: PathBuf = options.value(option)?;
                 let line = std::fs::read_to_string(&file).map_err(work(file.display()))?;
                 body.insert("key".to_owned(), json!(line));
+            }
+            "--expires" => {
+                body.insert("expires".to_owned(), json!(options.value::<i64>(option)?));
             }
             "--instance" | "--user" | "--caller" | "--from" | "--to" | "--path" | "--text" => {
                 body.insert(

@@ -218,10 +218,15 @@ impl Handle {
 
     /// Pushes a key as the API would for `caller`; returns the request's id.
     pub fn push_as(&self, user: &str, key_line: &str, caller: &str) -> String {
+        self.push_expiring(user, key_line, caller, None)
+    }
+
+    /// As [`Handle::push_as`], with a record that expires so many seconds from now, whatever the key's lifetime.
+    pub fn push_expiring(&self, user: &str, key_line: &str, caller: &str, expires: Option<i64>) -> String {
         let id = uuid();
         let lifetime = self.shared.key_lifetime;
         let record = Record::new(&self.facts().id, &bare(key_line))
-            .expires(lifetime)
+            .expires(expires.unwrap_or(lifetime))
             .caller(caller)
             .request(&id);
         self.with(|i| i.add(user, &record, lifetime));
