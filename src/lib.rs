@@ -18,6 +18,7 @@
 //! is in `docs/ARCHITECTURE.md`.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod audit;
 pub mod authorize;
 pub mod config;
