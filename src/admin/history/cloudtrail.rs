@@ -351,7 +351,7 @@ macro_rules! stream_of {
     };
 }
 
-stream_of!(Records, Event, |event| Some(event));
+stream_of!(Records, Event, Some);
 stream_of!(LookedUp, LookedUpEvent, |event: LookedUpEvent| {
     serde_json::from_str(event.cloud_trail_event.0.as_deref()?).ok()
 });

@@ -26,6 +26,7 @@ pub struct Trust {
 
 /// What became of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 pub enum Entry {
     /// It means something to us.
     Event(Event),
