@@ -32,4 +32,5 @@ pub mod output;
 pub mod place;
 pub mod reason;
 pub mod request;
+pub mod sshd;
 pub mod trust;

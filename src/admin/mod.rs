@@ -1,3 +1,73 @@
-//! The administrator's tools, each a subcommand of `ec2-instance-connect`.
+//! `ec2-instance-connect`, the administrator's tool.
+//!
+//! One module per subcommand, each with a clap type for its arguments and a function that returns a [`Page`]: nothing
+//! but [`output`] prints. A new subcommand is a module, a variant of [`Subcommand`] and an arm in [`dispatch`]; man
+//! page and completions follow by themselves.
 
+pub mod generate;
 pub mod history;
+pub mod output;
+pub mod setup;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::sshd::system::judge;
+use output::Page;
+
+/// Exit status of a call that was refused or failed. 0 is done or nothing to do; clap uses 2 for wrong usage.
+pub const EXIT_REFUSED: u8 = 1;
+
+/// Administer the on-instance half of Amazon EC2 Instance Connect
+#[derive(Debug, Parser)]
+#[command(
+    name = "ec2-instance-connect",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Subcommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Subcommand {
+    Setup(setup::Setup),
+    Generate(generate::Generate),
+    /// Ask sshd about the configuration described on standard input, in a private mount namespace
+    #[command(name = judge::SUBCOMMAND, hide = true)]
+    Judge,
+}
+
+/// Reads the command line, does what it says, and prints the page.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => output::show(&dispatch(cli.command)),
+        Err(error) => output::show_usage(&error),
+    }
+}
+
+fn dispatch(command: Subcommand) -> Page {
+    match command {
+        Subcommand::Setup(setup) => setup.run(),
+        Subcommand::Generate(generate) => generate.run(),
+        Subcommand::Judge => {
+            let answer = std::io::read_to_string(std::io::stdin())
+                .and_then(|request| judge::serve(request.as_bytes()));
+            match answer {
+                Ok(answer) => Page {
+                    out: answer,
+                    ..Page::default()
+                },
+                Err(error) => Page {
+                    err: format!("{error}\n"),
+                    exit: EXIT_REFUSED,
+                    ..Page::default()
+                },
+            }
+        }
+    }
+}

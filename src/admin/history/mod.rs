@@ -32,6 +32,8 @@ use jiff::tz::TimeZone;
 use crate::escape;
 use crate::instance::InstanceId;
 
+use super::output::Page;
+
 use event::{Event, Helper, Safe, Said};
 use join::{Join, MAX_LOGIN, TooMany};
 use journal::Trust;
@@ -50,39 +52,38 @@ pub const EXIT_USAGE: u8 = 2;
 const HELPER_USER: &str = "ec2-instance-connect";
 
 /// Show who came in through EC2 Instance Connect, by whom the key was pushed, and for how long they stayed
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct History {
     /// Nothing before TIME: 2h, 3d, 2025-01-30, "2025-01-30 10:40" (local time), 2025-01-30T10:40:08Z, @1738233608
+    #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
     /// Nothing that began after TIME
+    #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
     /// Only logins as this OS user
+    #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
     /// Only keys pushed by an ARN that fits: * is any text, ? is any one character
+    #[arg(long, value_name = "PATTERN")]
     pub principal: Option<String>,
     /// CloudTrail's files as S3 delivers them: one file, or a directory with all below it
+    #[arg(long, value_name = "FILE-OR-DIR")]
     pub cloudtrail: Option<PathBuf>,
     /// Read this log file (may be repeated), and neither the journal nor /var/log
+    #[arg(long, value_name = "FILE")]
     pub log: Vec<PathBuf>,
     /// Read the system whose root directory is DIR: an image, a mounted snapshot
+    #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
     /// The instance whose unused pushes are shown (may be repeated), where the host and its log do not tell
+    #[arg(long, value_name = "ID")]
     pub instance: Vec<String>,
     /// The uid that the helper's lines come from, where its user no longer exists
+    #[arg(long, value_name = "UID")]
     pub helper_uid: Option<u32>,
     /// Print one JSON document
+    #[arg(long)]
     pub json: bool,
-}
-
-/// What a run has to say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Standard output.
-    pub out: Vec<u8>,
-    /// Standard error.
-    pub err: String,
-    /// Exit status.
-    pub exit: u8,
 }
 
 /// What is asked, understood.
@@ -94,15 +95,15 @@ struct Question {
 impl History {
     /// Reads the sources, joins them and writes the page.
     #[must_use]
-    pub fn run(&self) -> Outcome {
+    pub fn run(&self) -> Page {
         let zone = TimeZone::system();
         let question = match self.question(Moment::from(jiff::Timestamp::now()), &zone) {
             Ok(question) => question,
             Err(complaint) => {
-                return Outcome {
+                return Page {
                     err: format!("{complaint}\n"),
                     exit: EXIT_USAGE,
-                    ..Outcome::default()
+                    ..Page::default()
                 };
             }
         };
@@ -124,7 +125,7 @@ impl History {
         if !self.json {
             err.push_str(&notes(&history));
         }
-        Outcome { out, err, exit }
+        Page { out, err, exit }
     }
 
     fn question(&self, now: Moment, zone: &TimeZone) -> Result<Question, String> {
