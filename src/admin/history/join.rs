@@ -673,3 +673,314 @@ fn rows(conn: Conn) -> Vec<Row> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::history::{message, syslog};
+
+    const A: &str = "SHA256:ypeBEsobvcr6wjGzmiPcTaeG7/gUfE5yuYB3ha/uSLs";
+    const B: &str = "SHA256:PiPoFgA5WUoziU9lZOGxNIu9egCI1CxKy3PurtWcAJ0";
+    const MD5: &str = "MD5:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff";
+
+    /// `SECOND PID MESSAGE` of a text log; the helper's messages are known by their first word.
+    fn event(line: &str) -> Event {
+        let mut words = line.splitn(3, ' ');
+        let time = Moment::from_secs(words.next().unwrap().parse().unwrap());
+        let pid = words.next().unwrap().parse().unwrap();
+        let text = words.next().unwrap().as_bytes();
+        let said = message::helper(text)
+            .map(Said::Helper)
+            .or_else(|| message::sshd(text).map(Said::Sshd))
+            .unwrap_or_else(|| panic!("{line}"));
+        Event {
+            time,
+            boot: None,
+            sender: Sender::Unproven,
+            pid,
+            said,
+        }
+    }
+
+    fn joined(events: &[Event]) -> Vec<Row> {
+        let mut join = Join::new(&|_| None);
+        events.iter().for_each(|event| join.take(event).unwrap());
+        join.finish()
+    }
+
+    /// Kind, request ids, joined by, seconds.
+    fn brief(lines: &[String]) -> Vec<(Kind, String, JoinedBy, Option<i64>)> {
+        let events: Vec<Event> = lines.iter().map(|line| event(line)).collect();
+        let brief = |row: &Row| {
+            let requests: Vec<&str> = row
+                .grants
+                .iter()
+                .map(|(grant, _)| grant.request_id.as_ref().unwrap().as_str())
+                .collect();
+            let seconds = row
+                .session
+                .as_ref()
+                .and_then(|session| Some(session.ended?.0.secs_since(session.accepted)));
+            (row.kind, requests.join("+"), row.joined_by, seconds)
+        };
+        joined(&events).iter().map(brief).collect()
+    }
+
+    fn ours(second: i64, pid: u32, key: &str, request: &str) -> String {
+        format!(
+            "{second} 1 Providing ssh key from EC2 Instance Connect with fingerprint: {key}, request-id: {request} user=u sshd-pid={pid} expires=60"
+        )
+    }
+
+    fn script(second: i64, key: &str, request: &str) -> String {
+        format!(
+            "{second} 1 Providing ssh key from EC2 Instance Connect with fingerprint: {key}, request-id: {request}"
+        )
+    }
+
+    fn login(second: i64, pid: u32, key: &str) -> String {
+        format!("{second} {pid} Accepted publickey for u from 192.0.2.7 port {pid} ssh2: RSA {key}")
+    }
+
+    fn closed(second: i64, pid: u32) -> String {
+        format!("{second} {pid} pam_unix(sshd:session): session closed for user u")
+    }
+
+    fn gone(second: i64, pid: u32) -> String {
+        format!("{second} 999 Disconnected from user u 192.0.2.7 port {pid}")
+    }
+
+    use JoinedBy::{Ambiguous, Nothing, Pid};
+    use Kind::{Login, Offered, Partial};
+
+    #[test]
+    fn a_key_pushed_twice_names_both_pushes() {
+        let lines = [
+            ours(0, 7, A, "r1"),
+            ours(0, 7, A, "r2"),
+            ours(1, 7, A, "r1"),
+            ours(1, 7, A, "r2"),
+            login(1, 7, A),
+        ];
+        assert_eq!(brief(&lines), [(Login, "r1+r2".into(), Pid, None)]);
+    }
+
+    #[test]
+    fn of_several_keys_the_one_that_logged_in_is_the_row() {
+        let lines = [ours(0, 7, A, "r1"), ours(0, 7, B, "r2"), login(1, 7, B)];
+        assert_eq!(brief(&lines), [(Login, "r2".into(), Pid, None)]);
+    }
+
+    #[test]
+    fn a_login_by_another_key_is_not_ours() {
+        let lines = [ours(0, 7, A, "r1"), login(1, 7, B), closed(5, 7)];
+        assert_eq!(brief(&lines), [(Offered, "r1".into(), Nothing, None)]);
+    }
+
+    #[test]
+    fn a_login_too_late_or_as_another_user_is_not_ours() {
+        let late = [ours(0, 7, A, "r1"), login(MAX_LOGIN + 1, 7, A)];
+        assert_eq!(brief(&late)[0].0, Offered);
+        let other = [ours(0, 7, A, "r1"), login(1, 7, A).replace("for u", "for v")];
+        assert_eq!(brief(&other)[0].0, Offered);
+    }
+
+    #[test]
+    fn a_pid_that_comes_again_is_another_connection() {
+        let lines = [
+            ours(0, 7, A, "r1"),
+            login(1, 7, A),
+            ours(90, 7, A, "r2"),
+            login(91, 7, A),
+            closed(99, 7),
+        ];
+        assert_eq!(
+            brief(&lines),
+            [
+                (Login, "r1".into(), Pid, None),
+                (Login, "r2".into(), Pid, Some(8))
+            ]
+        );
+        let lines = [
+            ours(0, 7, A, "r1"),
+            login(1, 7, A),
+            login(9000, 7, B),
+            closed(9001, 7),
+            gone(9001, 7),
+        ];
+        assert_eq!(brief(&lines), [(Login, "r1".into(), Pid, None)]);
+    }
+
+    #[test]
+    fn pam_knows_the_end_better_than_the_network() {
+        for (ends, seconds) in [
+            (vec![gone(10, 7)], 9),
+            (vec![gone(10, 7), closed(12, 7)], 11),
+            (vec![closed(12, 7), gone(13, 7)], 11),
+        ] {
+            let mut lines = vec![ours(0, 7, A, "r1"), login(1, 7, A)];
+            lines.extend(ends);
+            assert_eq!(brief(&lines), [(Login, "r1".into(), Pid, Some(seconds))]);
+        }
+    }
+
+    #[test]
+    fn a_first_step_alone_is_no_login() {
+        let partial = login(1, 7, A).replace("Accepted", "Partial");
+        let lines = [ours(0, 7, A, "r1"), partial.clone()];
+        assert_eq!(brief(&lines), [(Partial, "r1".into(), Pid, None)]);
+        let second = "9 7 Accepted keyboard-interactive/pam for u from 192.0.2.7 port 7 ssh2".to_owned();
+        let lines = [ours(0, 7, A, "r1"), partial, second, closed(19, 7)];
+        assert_eq!(brief(&lines), [(Login, "r1".into(), Pid, Some(10))]);
+    }
+
+    #[test]
+    fn sshd_may_name_the_key_by_md5() {
+        let asked = format!("0 1 Querying EC2 Instance Connect keys for matching fingerprint: {MD5}");
+        let lines = [asked, ours(0, 7, A, "r1"), login(1, 7, MD5)];
+        assert_eq!(brief(&lines), [(Login, "r1".into(), Pid, None)]);
+        let lines = [ours(0, 7, A, "r1"), login(1, 7, MD5)];
+        assert_eq!(brief(&lines)[0].0, Offered);
+    }
+
+    #[test]
+    fn the_scripts_lines_are_joined_by_key_and_say_so() {
+        let lines = [
+            script(0, A, "r"),
+            script(1, A, "r"),
+            login(1, 7, A),
+            closed(11, 7),
+        ];
+        assert_eq!(
+            brief(&lines),
+            [(Login, "r".into(), JoinedBy::Fingerprint, Some(10))]
+        );
+        let lines = [
+            script(0, A, "r"),
+            login(1, 7, A),
+            script(30, A, "s"),
+            login(31, 8, A),
+        ];
+        assert_eq!(
+            brief(&lines),
+            [
+                (Login, "r".into(), JoinedBy::Fingerprint, None),
+                (Login, "s".into(), JoinedBy::Fingerprint, None)
+            ]
+        );
+    }
+
+    #[test]
+    fn two_logins_and_one_scripts_line_are_both_in_doubt() {
+        let lines = [
+            script(0, A, "r"),
+            script(0, A, "r"),
+            login(1, 7, A),
+            login(1, 8, A),
+            closed(11, 8),
+        ];
+        assert_eq!(
+            brief(&lines),
+            [
+                (Login, "r".into(), Ambiguous, None),
+                (Login, "r".into(), Ambiguous, Some(10))
+            ]
+        );
+    }
+
+    #[test]
+    fn a_wrapper_that_hides_sshds_pid_costs_exactness_and_no_row() {
+        let lines = [ours(0, 70, A, "r"), login(1, 7, A), closed(11, 7)];
+        assert_eq!(
+            brief(&lines),
+            [(Login, "r".into(), JoinedBy::Fingerprint, Some(10))]
+        );
+    }
+
+    #[test]
+    fn an_exact_row_is_never_put_in_doubt_by_another_login() {
+        let lines = [ours(0, 7, A, "r"), login(1, 7, A), login(2, 8, A)];
+        assert_eq!(brief(&lines), [(Login, "r".into(), Pid, None)]);
+    }
+
+    #[test]
+    fn more_rows_than_memory_holds_are_refused() {
+        let mut join = Join::new(&|_| None);
+        let mut event = event(&ours(0, 7, A, "r"));
+        let mut outcome = Ok(());
+        for second in 0..300_000 {
+            event.time = Moment::from_secs(second * (MAX_LOGIN + 1));
+            outcome = outcome.and_then(|()| join.take(&event));
+        }
+        assert_eq!(outcome, Err(TooMany));
+    }
+
+    /// What the helper and sshd may say, by few users, pids and keys, so that all of it gets in each other's way.
+    fn lines() -> impl proptest::strategy::Strategy<Value = Vec<String>> {
+        use proptest::prelude::*;
+        let line = (0..6u8, 0..400i64, 1..4u32, any::<bool>()).prop_map(|(kind, step, pid, first)| {
+            let key = if first { A } else { B };
+            let text = match kind {
+                0 => ours(0, pid, key, "r"),
+                1 => script(0, key, "r"),
+                2 | 3 => login(0, pid, key),
+                4 => closed(0, pid),
+                _ => gone(0, pid),
+            };
+            (step, text)
+        });
+        proptest::collection::vec(line, 0..40).prop_map(|lines| {
+            let mut now = 0;
+            let at = |(step, text): (i64, String)| {
+                now += step;
+                format!("{now} {}", text.strip_prefix("0 ").unwrap())
+            };
+            lines.into_iter().map(at).collect()
+        })
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_login_without_the_helpers_word_and_sshds(lines in lines()) {
+            let events: Vec<Event> = lines.iter().map(|line| event(line)).collect();
+            for row in joined(&events) {
+                let Some(session) = &row.session else { continue };
+                let accepted = events.iter().position(|event| {
+                    event.time == session.accepted && matches!(&event.said, Said::Sshd(Sshd::Accepted { key: Some(key), .. })
+                        if Some(key.fingerprint) == row.fingerprint && Some(event.pid) == row.pid)
+                });
+                let accepted = accepted.expect("sshd accepted it");
+                let word = events[..accepted].iter().any(|event| {
+                    matches!(&event.said, Said::Helper(Helper::Provided { fingerprint, connection, .. })
+                        if Some(*fingerprint) == row.fingerprint
+                            && (row.joined_by != Pid || connection.as_ref().is_some_and(|known| Some(known.pid) == row.pid)))
+                });
+                assert!(word, "{row:?}");
+                assert!(session.ended.is_none_or(|(ended, _)| ended >= session.accepted));
+            }
+        }
+
+        #[test]
+        fn one_login_is_at_most_one_row(lines in lines()) {
+            let events: Vec<Event> = lines.iter().map(|line| event(line)).collect();
+            let logins = events.iter().filter(|event| matches!(event.said, Said::Sshd(Sshd::Accepted { .. }))).count();
+            assert!(joined(&events).iter().filter(|row| row.session.is_some()).count() <= logins);
+        }
+
+        #[test]
+        fn no_line_whatever_it_is_breaks_a_parser(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), at in 0usize..300) {
+            let provided = ours(0, 7, A, "r");
+            let provided = provided.strip_prefix("0 1 ").unwrap();
+            let mut mixed = provided.as_bytes().to_vec();
+            mixed.splice(at.min(mixed.len())..at.min(mixed.len()), bytes.iter().copied().take(3));
+            for bytes in [&bytes, &mixed] {
+                let _ = message::sshd(bytes);
+                let _ = syslog::line(bytes).and_then(|line| line.event(Moment::MIN));
+                if let Some(Helper::Provided { grant, connection, .. }) = message::helper(bytes) {
+                    let words = [grant.request_id, grant.principal, connection.map(|known| known.user)];
+                    assert!(words.iter().flatten().all(|word| word.as_str().bytes().all(|b| b.is_ascii_graphic())));
+                }
+            }
+        }
+    }
+}
