@@ -932,7 +932,7 @@ mod tests {
         proptest::collection::vec(line, 0..40).prop_map(|lines| {
             let mut now = 0;
             let at = |(step, text): (i64, String)| {
-                now += step;
+                now = step.saturating_add(now);
                 format!("{now} {}", text.strip_prefix("0 ").unwrap())
             };
             lines.into_iter().map(at).collect()
