@@ -24,7 +24,7 @@ test: ## unit tests, black-box tests and real logins (installs what it needs whe
 check: ## format, lints, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
 bench: ## instruction counts, memory and logins beside the reference (REFERENCE=dir of its scripts)
 	@tests/bench/run

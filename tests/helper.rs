@@ -759,6 +759,31 @@ fn thousand_records_in_one_document_are_judged() {
     login(&simulator, USER).gave(&[KEY_LINE]);
 }
 
+// ---- what is said ----
+
+#[test]
+fn debug_log_says_which_anchors_held_and_what_it_cost() {
+    let simulator = simulator();
+    let outcome = login_with(&simulator, "log", "level = \"debug\"");
+    outcome.gave(&[KEY_LINE]);
+    let decided = outcome
+        .stderr
+        .lines()
+        .find(|line| line.starts_with("Decided "))
+        .unwrap_or_default();
+    let anchors = format!("anchors={}", simulator.root_pem().display());
+    for word in [
+        "user=ec2-user",
+        "requests=8",
+        "partition=aws",
+        "signer=managed-ssh-signer.us-east-1.amazonaws.com",
+        &anchors,
+    ] {
+        assert!(decided.contains(word), "{word}: {outcome:?}");
+    }
+    assert!(!login(&simulator, USER).stderr.contains("Decided "));
+}
+
 // ---- configuration ----
 
 #[test]
