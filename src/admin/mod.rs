@@ -5,6 +5,7 @@
 //! page and completions follow by themselves.
 
 pub mod generate;
+pub mod history;
 pub mod output;
 pub mod setup;
 
@@ -35,6 +36,7 @@ pub struct Cli {
 enum Subcommand {
     Setup(setup::Setup),
     Generate(generate::Generate),
+    History(history::History),
     /// Ask sshd about the configuration described on standard input, in a private mount namespace
     #[command(name = judge::SUBCOMMAND, hide = true)]
     Judge,
@@ -53,6 +55,7 @@ fn dispatch(command: Subcommand) -> Page {
     match command {
         Subcommand::Setup(setup) => setup.run(),
         Subcommand::Generate(generate) => generate.run(),
+        Subcommand::History(history) => history.run(),
         Subcommand::Judge => {
             let answer = std::io::read_to_string(std::io::stdin())
                 .and_then(|request| judge::serve(request.as_bytes()));

@@ -1,0 +1,43 @@
+# ec2-instance-connect: `make demo` shows a login, `make test` proves everything that one machine can.
+.DEFAULT_GOAL := help
+.PHONY: help build demo test check bench fuzz install clean
+
+CARGO ?= cargo
+PREFIX ?= /usr
+DESTDIR ?=
+TIME ?= 60
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the release binaries
+	$(CARGO) build --locked --release
+
+demo: ## a complete login on this machine: simulator, sshd, ssh, and two refusals
+	@packaging/demo/run
+
+test: ## unit tests, black-box tests and real logins (installs what it needs when run as root)
+	@tests/requirements
+	$(CARGO) build --locked --workspace
+	$(CARGO) test --locked --workspace
+
+check: ## format, lints, documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+
+bench: ## instruction counts, memory and logins beside the reference (REFERENCE=dir of its scripts)
+	@tests/bench/run
+
+fuzz: ## run every fuzz target for TIME seconds each (nightly toolchain and cargo-fuzz)
+	@tests/fuzz/run $(TIME)
+
+install: build ## install below DESTDIR, without touching sshd's configuration
+	install -D -m 0755 target/release/eic_run_authorized_keys $(DESTDIR)$(PREFIX)/libexec/ec2-instance-connect/eic_run_authorized_keys
+	install -D -m 0755 target/release/ec2-instance-connect $(DESTDIR)$(PREFIX)/bin/ec2-instance-connect
+	install -D -m 0644 packaging/config.toml $(DESTDIR)/etc/ec2-instance-connect/config.toml
+
+clean: ## remove what was built
+	$(CARGO) clean
+
+-include packaging/packages.mk

@@ -1,0 +1,3 @@
+class { 'ec2_instance_connect':
+  ensure => absent,
+}

@@ -1,0 +1,300 @@
+//! The decision, from sshd's question to the keys: the one place that calls across the rooms.
+//!
+//! ```text
+//! Request ─▶ Host ─▶ Session ─▶ active keys ─▶ signer, place, staples ─▶ TrustedSigner ─▶ AuthorizedKeys
+//! ```
+//!
+//! Nothing on the right can be made without what stands on its left. It reads the clock once and owns the
+//! deadline; it parses nothing and knows no cryptography.
+
+use std::time::{Duration, SystemTime};
+
+use pki_types::UnixTime;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::imds::{Session, SignerDocuments, StapleName, limits};
+use crate::instance::{Host, InstanceId};
+use crate::keys::{self, AuthorizedKey, Question};
+use crate::place::Place;
+use crate::reason::{Reason, Refusal};
+use crate::request::Request;
+use crate::trust::anchors::{self, AnchorSet};
+use crate::trust::{Chain, TrustedSigner, VerifiedChain};
+
+/// What was decided, and why.
+#[derive(Debug)]
+#[must_use]
+pub struct Decision {
+    /// The keys that sshd may use.
+    pub keys: Vec<AuthorizedKey>,
+    /// What was refused: one for the whole login, or one for each reason that records were dropped for, with
+    /// the number of those records.
+    pub refusals: Vec<(Refusal, usize)>,
+    /// What the decision rested on.
+    pub facts: Facts,
+}
+
+/// What the decision rested on, as far as it came. For the log and for people; nothing is decided by it.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// The instance that we are.
+    pub instance: Option<InstanceId>,
+    /// Where it is.
+    pub place: Option<Place>,
+    /// Which anchors held.
+    pub anchors: Option<String>,
+    /// Whether there was a key document for the user.
+    pub key_document: bool,
+    /// Requests sent to the metadata service.
+    pub requests: u32,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl Decision {
+    /// A login that was refused before anything was asked.
+    pub fn refused(refusal: Refusal) -> Self {
+        Self {
+            keys: Vec::new(),
+            refusals: vec![(refusal, 1)],
+            facts: Facts::default(),
+        }
+    }
+}
+
+/// Decides which keys `request` may use.
+pub fn authorize(request: &Request, config: &Config) -> Decision {
+    let begun = std::time::Instant::now();
+    let mut facts = Facts::default();
+    let verdicts = decide(request, config, &mut facts);
+    facts.elapsed = begun.elapsed();
+    match verdicts {
+        Err(refusal) => Decision {
+            facts,
+            ..Decision::refused(refusal)
+        },
+        Ok(verdicts) => {
+            let mut decision = Decision {
+                keys: Vec::new(),
+                refusals: Vec::new(),
+                facts,
+            };
+            for verdict in verdicts {
+                match verdict {
+                    Ok(key) => decision.keys.push(key),
+                    Err(refusal) => count(&mut decision.refusals, refusal),
+                }
+            }
+            decision
+        }
+    }
+}
+
+/// One refusal for each reason, the first one's words standing for all.
+fn count(refusals: &mut Vec<(Refusal, usize)>, refusal: Refusal) {
+    match refusals
+        .iter_mut()
+        .find(|(known, _)| known.reason == refusal.reason)
+    {
+        Some((_, count)) => *count = count.saturating_add(1),
+        None => refusals.push((refusal, 1)),
+    }
+}
+
+/// The verdict on each record, in the order of the document.
+pub type Verdicts = Vec<Result<AuthorizedKey, Refusal>>;
+
+fn decide(request: &Request, config: &Config, facts: &mut Facts) -> Result<Verdicts, Refusal> {
+    let host = Host::detect(&config.instance.sysfs, config.instance.id.as_ref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|error| Refusal::new(Reason::Internal, format!("no runtime: {error}")))?;
+    runtime.block_on(async {
+        let deadline = Instant::now()
+            .checked_add(config.imds.total_timeout)
+            .unwrap_or_else(Instant::now);
+        let proof = tokio::time::timeout_at(deadline, prove(request, config, &host, deadline, facts));
+        proof.await.unwrap_or_else(|_| {
+            let detail = format!("no decision within {} ms", config.imds.total_timeout.as_millis());
+            Err(Refusal::new(Reason::Deadline, detail))
+        })
+    })
+}
+
+/// The conversation with the metadata service, and the proof of what it said.
+async fn prove(
+    request: &Request,
+    config: &Config,
+    host: &Host,
+    deadline: Instant,
+    facts: &mut Facts,
+) -> Result<Verdicts, Refusal> {
+    let session = Session::open(&config.imds, deadline).await?;
+    let document = session.active_keys(&request.user).await;
+    facts.requests = session.requests();
+    let Some(document) = document? else {
+        return Err(Refusal::new(Reason::NoKey, "no key is active for this user"));
+    };
+    facts.key_document = true;
+    let documents = session.signer_documents(host.known_id().is_none()).await;
+    facts.requests = session.requests();
+    let documents = documents?;
+
+    let instance = facts.instance.insert(instance(host, &documents)?).clone();
+    let now = now()?;
+    let path = signer_path(&documents, config, now, facts)?;
+    let signer = prove_signer(&session, &path, &documents.staple_names, config, now).await;
+    facts.requests = session.requests();
+    let question = Question {
+        instance: &instance,
+        fingerprint: request.fingerprint,
+        now,
+    };
+    Ok(keys::judge(&document, question, &signer?))
+}
+
+/// All that the metadata said in one login: what [`judge`] judges again, at any time and on any machine.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    /// The records pushed for the user.
+    pub active_keys: Vec<u8>,
+    /// Region, DNS suffix, the signer's chain.
+    pub documents: SignerDocuments,
+    /// The staples, in base64.
+    pub staples: Vec<(StapleName, Vec<u8>)>,
+}
+
+/// Judges evidence as a login would, without a network: the same proof, for `question.now`.
+///
+/// # Errors
+/// What refuses all records alike; the verdict on each one is in the list.
+pub fn judge(
+    evidence: &Evidence,
+    question: Question<'_>,
+    config: &Config,
+    facts: &mut Facts,
+) -> Result<Verdicts, Refusal> {
+    let path = signer_path(&evidence.documents, config, question.now, facts)?;
+    let signer = revocation(&path, &evidence.staples, config, question.now)?;
+    Ok(keys::judge(&evidence.active_keys, question, &signer))
+}
+
+/// The signer's chain, verified for the place that the metadata names.
+fn signer_path(
+    documents: &SignerDocuments,
+    config: &Config,
+    now: UnixTime,
+    facts: &mut Facts,
+) -> Result<VerifiedChain, Refusal> {
+    let extra = &config.trust.extra_domains;
+    let place = Place::new(
+        &documents.region,
+        &documents.domain,
+        config.instance.partition,
+        extra,
+    )?;
+    let place = facts.place.insert(place);
+    let chain = Chain::from_pem(&documents.signer_cert)?;
+    let (verified, source) = reach_anchor(&chain, place, config, now)?;
+    facts.anchors = Some(source);
+    Ok(verified)
+}
+
+/// The clock, read once for the whole decision.
+fn now() -> Result<UnixTime, Refusal> {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map(UnixTime::since_unix_epoch)
+        .map_err(|_| Refusal::new(Reason::Internal, "the clock is before 1970"))
+}
+
+/// The instance's id: the host's or the configuration's word, and only where neither knows, the metadata's.
+fn instance(host: &Host, documents: &SignerDocuments) -> Result<InstanceId, Refusal> {
+    if let Some(id) = host.known_id() {
+        return Ok(id.clone());
+    }
+    let id = documents.instance_id.as_deref().unwrap_or_default();
+    InstanceId::new(id).ok_or_else(|| {
+        Refusal::new(
+            Reason::InstanceId,
+            format!("the metadata's instance id is `{id}`"),
+        )
+    })
+}
+
+/// The chain, verified to the first source of anchors that holds; that source's name beside it.
+fn reach_anchor(
+    chain: &Chain,
+    place: &Place,
+    config: &Config,
+    now: UnixTime,
+) -> Result<(VerifiedChain, String), Refusal> {
+    let mut first = None;
+    for source in anchors::sources(&config.trust.anchors, place.partition()) {
+        let attempt = AnchorSet::load(source, config.owner, chain)
+            .and_then(|anchors| chain.verify(&anchors, &place.signer_name(), now));
+        match attempt {
+            Ok(verified) => return Ok((verified, source.to_string())),
+            // Another store can help where no path was found; nothing helps a wrong name or an expired signer.
+            Err(refusal) if refusal.reason == Reason::SignerChain => {
+                first.get_or_insert(refusal);
+            }
+            Err(refusal) => return Err(first.unwrap_or(refusal)),
+        }
+    }
+    Err(first.unwrap_or_else(|| Refusal::new(Reason::Anchors, "no trust anchors are configured")))
+}
+
+/// Fetches the staples that say by their name that they are for the path, and the others only if one is lacking.
+async fn prove_signer(
+    session: &Session,
+    chain: &VerifiedChain,
+    names: &[StapleName],
+    config: &Config,
+    now: UnixTime,
+) -> Result<TrustedSigner, Refusal> {
+    let expected = chain.staple_names();
+    let is_expected = |name: &&StapleName| {
+        expected
+            .iter()
+            .any(|hash| hash.eq_ignore_ascii_case(name.as_str()))
+    };
+    let (likely, others): (Vec<_>, Vec<_>) = names.iter().partition(is_expected);
+    let mut staples = session.staples(likely).await;
+    match revocation(chain, &staples, config, now) {
+        Err(refusal) if may_be_elsewhere(refusal.reason) && !others.is_empty() => {
+            staples.extend(
+                session
+                    .staples(others.into_iter().take(limits::MAX_OTHER_STAPLES))
+                    .await,
+            );
+            revocation(chain, &staples, config, now)
+        }
+        outcome => outcome,
+    }
+}
+
+fn revocation(
+    chain: &VerifiedChain,
+    staples: &[(StapleName, Vec<u8>)],
+    config: &Config,
+    now: UnixTime,
+) -> Result<TrustedSigner, Refusal> {
+    TrustedSigner::prove(
+        chain,
+        staples.iter().map(|(_, base64)| base64.as_slice()),
+        config.trust.ocsp,
+        now,
+    )
+}
+
+/// Whether a staple of another name could mend this refusal.
+fn may_be_elsewhere(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::StapleMissing | Reason::StapleMalformed | Reason::StapleSignature | Reason::StapleStale
+    )
+}

@@ -1,0 +1,124 @@
+//! Which keys count: the only maker of [`AuthorizedKey`].
+//!
+//! ```text
+//! active-keys/USER/ ──blank lines──▶ Record ──for this instance, not expired, the wanted key,
+//!                                             signed by the TrustedSigner──▶ AuthorizedKey
+//! ```
+//!
+//! Pure: the document, the question and the proven signer go in. One bad record drops that record, never its
+//! neighbours.
+#![deny(clippy::disallowed_methods)]
+
+mod public_key;
+mod record;
+mod signature;
+
+use pki_types::UnixTime;
+
+use crate::instance::InstanceId;
+use crate::reason::{Reason, Refusal};
+use crate::request::Fingerprint;
+use crate::trust::TrustedSigner;
+use public_key::PublicKey;
+use record::Record;
+
+/// A key that passed every check, with what the signed record says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorizedKey {
+    key: PublicKey,
+    expires: u64,
+    caller: Option<String>,
+    request_id: Option<String>,
+}
+
+impl AuthorizedKey {
+    /// The line for sshd: key type and base64, encoded again from the parsed key. No options, no comment, no LF.
+    #[must_use]
+    pub fn line(&self) -> &str {
+        self.key.line()
+    }
+
+    /// The key's SHA-256 fingerprint, as sshd logs it.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.key.fingerprint()
+    }
+
+    /// When the record expires, in Unix seconds.
+    #[must_use]
+    pub fn expires(&self) -> u64 {
+        self.expires
+    }
+
+    /// The IAM principal that pushed the key, if the record says: signed, but still foreign text.
+    #[must_use]
+    pub fn caller(&self) -> Option<&str> {
+        self.caller.as_deref()
+    }
+
+    /// The push's request id, as in CloudTrail, if the record says: signed, but still foreign text.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+}
+
+/// What is asked of each record.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The instance that we are.
+    pub instance: &'a InstanceId,
+    /// The key that sshd asks about; any where it did not say.
+    pub fingerprint: Option<Fingerprint>,
+    /// The time.
+    pub now: UnixTime,
+}
+
+/// The verdict on each record of `document`, in order.
+#[must_use]
+pub fn judge(
+    document: &[u8],
+    question: Question<'_>,
+    signer: &TrustedSigner,
+) -> Vec<Result<AuthorizedKey, Refusal>> {
+    let judge_one = |text| Record::parse(text).and_then(|record| judge_record(&record, question, signer));
+    record::split(document).map(judge_one).collect()
+}
+
+/// The cheap questions come first: a document full of other people's keys costs no signature check.
+fn judge_record(
+    record: &Record<'_>,
+    question: Question<'_>,
+    signer: &TrustedSigner,
+) -> Result<AuthorizedKey, Refusal> {
+    if record.instance != question.instance.as_str() {
+        let detail = format!(
+            "the record is for `{}`, this is {}",
+            record.instance, question.instance
+        );
+        return Err(Refusal::new(Reason::RecordInstance, detail));
+    }
+    let now = question.now.as_secs();
+    if record.expires <= now {
+        let detail = format!("the record expired {} s ago", now.saturating_sub(record.expires));
+        return Err(Refusal::new(Reason::RecordExpired, detail));
+    }
+    let key = PublicKey::parse(record.key)?;
+    if let Some(wanted) = question
+        .fingerprint
+        .filter(|wanted| !key.has_fingerprint(*wanted))
+    {
+        let detail = format!(
+            "the record's key is {}, sshd asks about {wanted}",
+            key.fingerprint()
+        );
+        return Err(Refusal::new(Reason::Fingerprint, detail));
+    }
+    signature::verify(signer.key(), record.signed, &record.signature)?;
+    Ok(AuthorizedKey {
+        key,
+        expires: record.expires,
+        caller: record.caller.map(str::to_owned),
+        request_id: record.request_id.map(str::to_owned),
+    })
+}

@@ -1,0 +1,33 @@
+//! What sshd reads: the keys, and nothing else, in one write at the end.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write as _};
+use std::os::fd::AsFd as _;
+
+use crate::keys::AuthorizedKey;
+
+/// Writes the keys to standard output, one to a line, each once.
+///
+/// A reader that has gone is no error: sshd up to 7.5 closes the pipe at the first line that matches. The
+/// standard library's own handle is passed by, since it would write line by line.
+///
+/// # Errors
+/// What the system says, but EPIPE.
+pub fn print(keys: &[AuthorizedKey]) -> io::Result<()> {
+    let mut lines: Vec<&str> = Vec::new();
+    for key in keys {
+        if !lines.contains(&key.line()) {
+            lines.push(key.line());
+        }
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut text = lines.join("\n");
+    text.push('\n');
+    let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    match stdout.write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
+}

@@ -1,0 +1,329 @@
+//! Real logins: ssh into a real sshd that runs the shipped helper.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that fails shall say so at once"
+)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::case::INSTANCE;
+use common::machine::{in_namespaces, own_dev, sh};
+use common::run::HELPER;
+use common::sshd::{Sshd, command, myself, tools};
+use eic_simulator::record::Record;
+use eic_simulator::{Simulator, World};
+
+#[test]
+fn pushed_key_logs_in_and_every_other_is_kept_out() {
+    if !tools("pushed_key_logs_in_and_every_other_is_kept_out") {
+        return;
+    }
+    let simulator = Simulator::start(World::nitro(INSTANCE)).unwrap();
+    let me = myself();
+    let sshd = Sshd::start("127.0.0.1", &command(&simulator), &me);
+    sshd.keeps_out(&me, "key");
+    simulator.push(&me, &sshd.public_key("key"));
+    sshd.lets_in(&me, "key");
+    sshd.keeps_out(&me, "other");
+
+    simulator.tamper(&me, "user/alice", "user/bob");
+    sshd.keeps_out(&me, "key");
+    simulator.restore();
+    sshd.lets_in(&me, "key");
+
+    simulator.expire_keys();
+    sshd.keeps_out(&me, "key");
+    simulator.push_record(
+        &me,
+        &Record::new("i-0fedcba9876543210", sshd.public_key("key").trim()),
+    );
+    sshd.keeps_out(&me, "key");
+    simulator.push(&me, &sshd.public_key("key"));
+    sshd.lets_in(&me, "key");
+}
+
+#[test]
+fn sshd_without_fingerprint_and_with_md5_is_served() {
+    if !tools("sshd_without_fingerprint_and_with_md5_is_served") {
+        return;
+    }
+    let simulator = Simulator::start(World::nitro(INSTANCE)).unwrap();
+    let me = myself();
+    for tail in [" %u", " %u %f\nFingerprintHash md5"] {
+        let sshd = Sshd::start("127.0.0.1", &command(&simulator).replace(" %u %f", tail), &me);
+        simulator.push(&me, &sshd.public_key("other"));
+        sshd.keeps_out(&me, "key");
+        simulator.push(&me, &sshd.public_key("key"));
+        sshd.lets_in(&me, "key");
+    }
+}
+
+#[test]
+fn every_key_type_of_sshs_logs_in() {
+    if !tools("every_key_type_of_sshs_logs_in") {
+        return;
+    }
+    let simulator = Simulator::start(World::nitro(INSTANCE)).unwrap();
+    let me = myself();
+    let sshd = Sshd::start("127.0.0.1", &command(&simulator), &me);
+    for (name, kind) in [
+        ("rsa", "rsa -b 2048"),
+        ("e256", "ecdsa -b 256"),
+        ("e384", "ecdsa -b 384"),
+        ("e521", "ecdsa -b 521"),
+    ] {
+        sh(&format!(
+            "ssh-keygen -q -t {kind} -N '' -C 'a comment' -f {}",
+            sshd.file(name).display()
+        ));
+        sshd.keeps_out(&me, name);
+        simulator.push(&me, &sshd.public_key(name));
+        sshd.lets_in(&me, name);
+    }
+}
+
+/// Everything as on an instance: the real addresses, the firmware's file, the default configuration but for the
+/// anchors, a user of its own, and a logger.
+fn instance(world: World) -> (Simulator, UnixDatagram, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    sh("ip addr add 169.254.169.254/32 dev lo; ip -6 addr add fd00:ec2::254/128 dev lo nodad");
+    let simulator = Simulator::start(world.change(|facts| {
+        facts.listen = vec![
+            "169.254.169.254:80".parse().unwrap(),
+            "[fd00:ec2::254]:80".parse().unwrap(),
+        ];
+    }))
+    .unwrap();
+    own_dev(directory.path());
+    let log = UnixDatagram::bind("/dev/log").unwrap();
+    fs::set_permissions("/dev/log", fs::Permissions::from_mode(0o666)).unwrap();
+    log.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+
+    let here = directory.path().display();
+    let root = simulator.root_pem();
+    let root = root.display();
+    // sysfs takes no new files; a layer over it does.
+    let firmware = simulator.sysfs().join("devices/virtual");
+    let firmware = firmware.display();
+    sh(&format!(
+        "mount -t tmpfs -o mode=0755 tmpfs /opt; mkdir -p /opt/aws/bin {here}/etc
+         install -m 0755 {HELPER} /opt/aws/bin/eic_run_authorized_keys
+         mount -t tmpfs -o mode=0755 tmpfs /run; mkdir -p /run/sshd
+         cp -a /etc/passwd /etc/group /etc/shadow {here}/etc/
+         echo 'ec2-instance-connect:x:64123:64123::/nonexistent:/usr/sbin/nologin' >>{here}/etc/passwd
+         echo 'ec2-user:x:64124:64124::/:/bin/sh' >>{here}/etc/passwd
+         echo 'ec2-user:*:1::::::' >>{here}/etc/shadow
+         for file in passwd shadow; do mount --bind {here}/etc/$file /etc/$file; done
+         mkdir -p {here}/eic; cp {root} {here}/eic/anchors.pem; mkdir -p /etc/ec2-instance-connect
+         printf '[trust]\\nanchors = \"/etc/ec2-instance-connect/anchors.pem\"\\n' >{here}/eic/config.toml
+         mount --bind {here}/eic /etc/ec2-instance-connect
+         mount -t overlay overlay -o lowerdir={firmware}:/sys/devices/virtual /sys/devices/virtual"
+    ));
+    (simulator, log, directory)
+}
+
+fn lines(log: &UnixDatagram) -> Vec<String> {
+    let mut lines = Vec::new();
+    log.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 8192];
+    while let Ok(length) = log.recv(&mut buffer) {
+        lines.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    lines
+        .into_iter()
+        .filter(|line| line.contains("ec2-instance-connect["))
+        .collect()
+}
+
+const COMMAND: &str = "/opt/aws/bin/eic_run_authorized_keys %u %f";
+
+#[test]
+fn login_on_an_instance_with_the_default_configuration_succeeds() {
+    let name = "login_on_an_instance_with_the_default_configuration_succeeds";
+    if !tools(name) {
+        return;
+    }
+    in_namespaces(name, || {
+        let (simulator, log, _directory) = instance(World::nitro(INSTANCE));
+        let sshd = Sshd::start("127.0.0.1", COMMAND, "ec2-instance-connect");
+        sshd.keeps_out("ec2-user", "key");
+        assert_eq!(lines(&log), Vec::<String>::new(), "an ordinary login is logged");
+
+        simulator.clear_requests();
+        let request_id = simulator.push("ec2-user", &sshd.public_key("key"));
+        sshd.lets_in("ec2-user", "key");
+        assert_eq!(
+            simulator.requests().len(),
+            16,
+            "probe and signature: {:#?}",
+            simulator.requests()
+        );
+
+        // The two lines of the shell scripts, and sshd's pid beside them.
+        let text = lines(&log);
+        let fingerprint = sh(&format!("ssh-keygen -lf {}", sshd.file("key.pub").display()));
+        let fingerprint = fingerprint.split(' ').nth(1).unwrap();
+        let querying = format!("Querying EC2 Instance Connect keys for matching fingerprint: {fingerprint}");
+        let providing = format!(
+            "Providing ssh key from EC2 Instance Connect with fingerprint: {fingerprint}, request-id: {request_id}, \
+             for IAM principal: {} user=ec2-user sshd-pid=",
+            eic_simulator::CALLER
+        );
+        assert_eq!(
+            text.iter().filter(|line| line.ends_with(&querying)).count(),
+            2,
+            "{text:#?}"
+        );
+        assert_eq!(
+            text.iter().filter(|line| line.contains(&providing)).count(),
+            2,
+            "{text:#?}"
+        );
+        assert!(
+            text.iter()
+                .all(|line| line.starts_with("<86>ec2-instance-connect[")),
+            "{text:#?}"
+        );
+        let accepted = sshd.log();
+        assert!(accepted.contains("Accepted publickey for ec2-user"), "{accepted}");
+
+        // A refusal has its reason in the log.
+        simulator.tamper("ec2-user", "user/alice", "user/bob");
+        sshd.keeps_out("ec2-user", "key");
+        let text = lines(&log);
+        let refused =
+            "Refused EC2 Instance Connect keys for ec2-user: reason=record-signature user=ec2-user sshd-pid=";
+        assert!(text.iter().any(|line| line.contains(refused)), "{text:#?}");
+    });
+}
+
+#[test]
+fn instance_without_a_route_for_ipv4_logs_in_by_ipv6() {
+    let name = "instance_without_a_route_for_ipv4_logs_in_by_ipv6";
+    if !tools(name) {
+        return;
+    }
+    in_namespaces(name, || {
+        let (simulator, _log, _directory) = instance(World::nitro(INSTANCE));
+        sh("ip addr del 169.254.169.254/32 dev lo");
+        let sshd = Sshd::start("127.0.0.1", COMMAND, "ec2-instance-connect");
+        sshd.keeps_out("ec2-user", "key");
+        simulator.push("ec2-user", &sshd.public_key("key"));
+        sshd.lets_in("ec2-user", "key");
+        sh("ip -6 addr del fd00:ec2::254/128 dev lo");
+        sshd.keeps_out("ec2-user", "key");
+    });
+}
+
+#[test]
+fn full_absent_and_hostile_logs_change_nothing() {
+    let name = "full_absent_and_hostile_logs_change_nothing";
+    if !tools(name) {
+        return;
+    }
+    in_namespaces(name, || {
+        let (simulator, log, _directory) = instance(World::nitro(INSTANCE));
+        let sshd = Sshd::start("127.0.0.1", COMMAND, "ec2-instance-connect");
+        simulator.push("ec2-user", &sshd.public_key("key"));
+        sshd.lets_in("ec2-user", "key");
+        lines(&log);
+        // A queue that nobody reads.
+        let flood = UnixDatagram::unbound().unwrap();
+        flood.connect("/dev/log").unwrap();
+        flood.set_nonblocking(true).unwrap();
+        while flood.send(b"<13>flood").is_ok() {}
+        let begun = Instant::now();
+        let output = Command::new("/opt/aws/bin/eic_run_authorized_keys")
+            .arg("ec2-user")
+            .output()
+            .unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout).lines().count(),
+            1,
+            "{output:?}"
+        );
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        sshd.lets_in("ec2-user", "key");
+        drop(log);
+        sshd.lets_in("ec2-user", "key");
+        fs::remove_file("/dev/log").unwrap();
+        sshd.lets_in("ec2-user", "key");
+    });
+}
+
+#[test]
+fn caller_with_a_newline_cannot_forge_a_log_line() {
+    let name = "caller_with_a_newline_cannot_forge_a_log_line";
+    in_namespaces(name, || {
+        let (simulator, log, _directory) = instance(World::nitro(INSTANCE));
+        let key = common::case::KEY_LINE;
+        let caller = "arn:aws:sts::1:assumed-role/x/\u{1b}[2J\r\u{7f} sshd-pid=1 \"é";
+        simulator.push_record(
+            "ec2-user",
+            &Record::new(INSTANCE, key).caller(caller).request("a b\tc"),
+        );
+        let output = Command::new("/opt/aws/bin/eic_run_authorized_keys")
+            .arg("ec2-user")
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{key}\n"));
+        let text = lines(&log);
+        let shown = r"request-id: a\x20b\x09c, for IAM principal: arn:aws:sts::1:assumed-role/x/\x1b[2J\x0d\x7f\x20sshd-pid=1\x20\x22\xc3\xa9 user=ec2-user sshd-pid=";
+        assert!(text.iter().any(|line| line.contains(shown)), "{text:#?}");
+        assert!(
+            text.iter()
+                .all(|line| line.bytes().all(|b| b == b' ' || b.is_ascii_graphic())),
+            "{text:#?}"
+        );
+    });
+}
+
+#[test]
+fn journald_gets_the_event_with_its_fields_and_dev_log_then_nothing() {
+    let name = "journald_gets_the_event_with_its_fields_and_dev_log_then_nothing";
+    in_namespaces(name, || {
+        let (simulator, log, _directory) = instance(World::nitro(INSTANCE));
+        fs::create_dir_all("/run/systemd/journal").unwrap();
+        let journal = UnixDatagram::bind("/run/systemd/journal/socket").unwrap();
+        journal.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let request_id = simulator.push("ec2-user", common::case::KEY_LINE);
+        let output = Command::new("/opt/aws/bin/eic_run_authorized_keys")
+            .arg("ec2-user")
+            .output()
+            .unwrap();
+        assert!(!output.stdout.is_empty());
+        let mut buffer = [0; 8192];
+        let length = journal.recv(&mut buffer).unwrap();
+        let entry = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        for field in [
+            "MESSAGE=Providing ssh key from EC2 Instance Connect with fingerprint: SHA256:".to_owned(),
+            "SYSLOG_IDENTIFIER=ec2-instance-connect".to_owned(),
+            "SYSLOG_FACILITY=10".to_owned(),
+            format!("EIC_REQUEST_ID={request_id}"),
+            format!("EIC_CALLER={}", eic_simulator::CALLER),
+            "EIC_USER=ec2-user".to_owned(),
+            format!("EIC_INSTANCE={INSTANCE}"),
+            format!("EIC_SSHD_PID={}", std::process::id()),
+        ] {
+            assert!(
+                entry.lines().any(|line| line.starts_with(&field)),
+                "{field} is not in {entry}"
+            );
+        }
+        assert_eq!(lines(&log), Vec::<String>::new(), "the event went out twice");
+    });
+}

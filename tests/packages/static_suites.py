@@ -1,0 +1,124 @@
+"""What can be said of the packages without installing them."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from debian_suites import NAME
+from testbed import run
+
+TREE = Path(__file__).resolve().parents[2]
+# sshd starts the helper twice for a login: it must stay small enough to be read from a cold disk unnoticed.
+HELPER_BYTES = 2_500_000
+# Amazon Linux 2's is 2.26; Enterprise Linux 7's, the oldest anywhere near, is this.
+GLIBC = (2, 17)
+# Longer ones begin to have logic of their own, which belongs into `setup`, where it is tested.
+SCRIPT_LINES = 10
+
+
+def unpacked(bed, deb, rpm):
+    """The contents of both packages as directories."""
+    directories = bed.directory / "unpacked-deb", bed.directory / "unpacked-rpm"
+    run(["dpkg-deb", "-x", deb, directories[0]])
+    directories[1].mkdir()
+    run(["sh", "-c", 'rpm2cpio "$1" | (cd "$2" && cpio -idm --quiet)', "unpack", rpm, directories[1]])
+    return directories
+
+
+def contents(suite, bed, deb, rpms):
+    """Versions, sizes, what the programs need, and that both packages hold the same programs."""
+    in_deb, in_rpm = unpacked(bed, deb, rpms[0])
+    programs = ["usr/libexec/ec2-instance-connect/eic_run_authorized_keys", "usr/bin/ec2-instance-connect"]
+    for program in programs:
+        name = Path(program).name
+        suite.check(f"{name} is the same in both packages", (in_deb / program).read_bytes() == (in_rpm / program).read_bytes())
+        needed = re.findall(r"GLIBC_([0-9]+)\.([0-9]+)", run(["readelf", "-V", in_deb / program]).stdout)
+        newest = max((int(a), int(b)) for a, b in needed)
+        suite.check(f"{name} runs with glibc 2.17", newest <= GLIBC, f"needs {newest}")
+        text = (in_deb / program).read_bytes()
+        leaks = [p for p in (str(TREE), str(Path.home() / ".cargo"), str(Path.home() / ".rustup")) if p.encode() in text]
+        suite.check(f"{name} names no path of the machine that built it", leaks == [], leaks)
+    size = (in_deb / programs[0]).stat().st_size
+    suite.check(f"the helper is at most {HELPER_BYTES} bytes", size <= HELPER_BYTES, size)
+    print(f"      the helper has {size} bytes", flush=True)
+
+    traditional = in_deb / "usr/share/ec2-instance-connect/eic_run_authorized_keys"
+    suite.check("the deb's traditional path leads to the helper", (in_deb / programs[0]).samefile(traditional))
+    link = os.readlink(in_rpm / "opt/aws/bin/eic_run_authorized_keys")
+    suite.check("the rpm's traditional path leads to the helper", link == "/" + programs[0], link)
+
+    cargo = re.search(r'^version = "(.*)"', (TREE / "Cargo.toml").read_text(), re.M).group(1)
+    changelog = re.match(r".*\((.*)\)", (TREE / "debian/changelog").read_text()).group(1)
+    spec = re.search(r"^Version:\s*(.*)$", (TREE / f"rpm/{NAME}.spec").read_text(), re.M).group(1)
+    suite.check("Cargo.toml, debian/changelog and the spec have one version", cargo == changelog == spec, (cargo, changelog, spec))
+
+    members = run(["ar", "t", deb]).stdout.split()
+    suite.check("the deb is compressed with xz, which every dpkg reads", members[1:] == ["control.tar.xz", "data.tar.xz"], members)
+    for script in sorted((TREE / "debian").glob("*.p*")):
+        if script.suffix in (".postinst", ".prerm", ".postrm", ".preinst"):
+            text = script.read_text()
+            lines = [l for l in text.splitlines() if l.strip() and not l.startswith("#")]
+            suite.check(f"{script.name} is under ten lines", len(lines) < SCRIPT_LINES, len(lines))
+            suite.check(f"{script.name} leaves /etc/ssh to setup", "/etc/ssh" not in text)
+    modes = [oct((in_deb / p).stat().st_mode & 0o777) for p in (f"etc/{NAME}/config.toml", f"etc/{NAME}")]
+    suite.check("the configuration is 0644 in a directory of 0755", modes == ["0o644", "0o755"], modes)
+    conffiles = run(["dpkg-deb", "-I", deb, "conffiles"]).stdout.split()
+    suite.check("the deb's configuration is a conffile", f"/etc/{NAME}/config.toml" in conffiles, conffiles)
+    flags = run(["rpm", "-qp", "--qf", "[%{FILENAMES} %{FILEFLAGS:fflags}\\n]", rpms[0]]).stdout
+    suite.check("the rpm's configuration is %config(noreplace)", f"/etc/{NAME}/config.toml cn" in flags.splitlines(), flags)
+
+
+def lint(suite, bed, deb, rpms):
+    """The distributions' own critics."""
+    done = run(["lintian", "--fail-on", "error,warning", "--tag-display-limit", "0", deb], check=False)
+    suite.check("lintian has no error and no warning", done.returncode == 0, done.stdout)
+    overrides = [str(p) for p in (TREE / "debian").rglob("*lintian-overrides*")]
+    suite.check("and nothing is hidden from it", overrides == [], overrides)
+    rpmlint = shutil.which("rpmlint")
+    if rpmlint:
+        done = run([rpmlint, "-c", TREE / "tests/packages/rpmlint.toml", *rpms, TREE / f"rpm/{NAME}.spec"], check=False)
+        summary = done.stdout.strip().splitlines()[-1]
+        suite.check("rpmlint has no error and no warning", "0 errors, 0 warnings" in summary, done.stdout)
+    else:
+        suite.skip("rpmlint has no error and no warning", "rpmlint is not installed")
+    units = sorted(str(p) for ending in ("service", "timer", "socket") for p in (TREE / "systemd").glob(f"*.{ending}"))
+    if units:
+        in_deb = bed.directory / "units"
+        run(["dpkg-deb", "-x", deb, in_deb])
+        installed = [in_deb / "usr/lib/systemd/system" / Path(u).name for u in units]
+        done = run(["systemd-analyze", "verify", f"--root={in_deb}", *installed], check=False)
+        ours = [l for l in done.stdout.splitlines() if NAME in l]
+        suite.check("systemd-analyze verify has nothing to say about the units", ours == [], done.stdout)
+    if shutil.which("shellcheck"):
+        scripts = ["packaging/build", "packaging/build-cross", "packaging/install", "packaging/stage", "packaging/glibc-needed"]
+        scripts += ["tests/packages/requirements"]
+        done = run(["shellcheck", "-s", "sh", *[TREE / s for s in scripts if (TREE / s).exists()]], check=False)
+        suite.check("shellcheck has nothing to say about the scripts", done.returncode == 0, done.stdout)
+
+
+def reproducible(suite, bed, deb, rpms):
+    """The packages built again from the same stage are the same bytes. (`packaging/build verify` does that from source.)"""
+    tree = bed.directory / "again"
+    tree.mkdir()
+    listed = run(["git", "-C", TREE, "ls-files", "--cached", "--others", "--exclude-standard"]).stdout.splitlines()
+    for name in listed:
+        if (TREE / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(TREE / name, tree / name)
+    shutil.copytree(TREE / "target/packages/stage-amd64", tree / "target/packages/stage-amd64")
+    for kind in ("deb", "rpm"):
+        run(["sh", "-c", f"umask 077; exec packaging/build {kind} amd64"], cwd=tree)
+    for package in [deb, *rpms]:
+        again = tree / "target/packages" / package.name
+        suite.check(f"{package.name} built elsewhere is the same bytes", again.read_bytes() == package.read_bytes())
+
+
+def policy(suite, bed):
+    """The SELinux module is accepted by a real policy store; what it then does is seen in the virtual machine."""
+    root = bed.unpack("selinux", suite.name)
+    shutil.copy(TREE / f"packaging/selinux/{NAME}.cil", root / "tmp")
+    done = run(["chroot", root, "semodule", "--noreload", "-X", "200", "-i", f"/tmp/{NAME}.cil"], check=False)
+    suite.check("the module compiles against the reference policy", done.returncode == 0, done.stdout)
+    listed = run(["chroot", root, "semodule", "-l"]).stdout.split()
+    suite.check("and is installed under the package's name", NAME in listed)
