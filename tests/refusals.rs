@@ -515,6 +515,19 @@ fn revocation_outweighs_another_good_staple() {
         revoked.name = StapleName::Text("ZZ".to_owned());
         case.signer.staples.push(revoked);
     });
+    // Within one response too, in either order and by whichever hash the certificate is named.
+    for hash in [Hash::Sha1, Hash::Sha256] {
+        for place in [0, 1] {
+            refused(Reason::StapleRevoked, |case| {
+                let revoked = Single {
+                    hash,
+                    status: Status::Revoked(-60),
+                    ..Single::good()
+                };
+                leaf_staple(case, |response| response.singles.insert(place, revoked));
+            });
+        }
+    }
 }
 
 #[test]
@@ -529,6 +542,11 @@ fn staple_outside_its_window_is_stale_beyond_five_minutes() {
     accepted(|case| single(case, |single| single.next_update = Some(-290)));
     refused(Reason::StapleStale, |case| {
         single(case, |single| single.next_update = None)
+    });
+    refused(Reason::StapleStale, |case| {
+        single(case, |single| {
+            (single.this_update, single.next_update) = (120, Some(-120));
+        });
     });
 }
 

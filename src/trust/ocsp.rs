@@ -136,11 +136,12 @@ impl<'a> Staple<'a> {
         })
     }
 
-    /// What the staple says of `subject`, if it says anything.
-    pub(super) fn about(&self, subject: Subject<'_>) -> Option<&SingleResponse<'a>> {
+    /// Everything that the staple says of `subject`: one response may name it twice, by either hash.
+    pub(super) fn about(&self, subject: Subject<'_>) -> Vec<&SingleResponse<'a>> {
         self.responses
             .iter()
-            .find(|response| response.certificate.names(subject))
+            .filter(|response| response.certificate.names(subject))
+            .collect()
     }
 
     /// Whether one who may speak for `issuer` signed this: the issuer, or a delegate whose certificate is

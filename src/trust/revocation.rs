@@ -139,14 +139,24 @@ fn standing(link: &Link, staples: &[Result<Staple<'_>, NotAStaple>], now: UnixTi
     let mut good = None;
     let mut bad: Option<Refusal> = None;
     for staple in staples.iter().flatten() {
-        let Some(response) = staple.about(subject) else {
+        let responses = staple.about(subject);
+        if responses.is_empty() {
             continue;
-        };
-        match judge(staple, response, link, now) {
-            Ok(until) => good = good.max(Some(until)),
-            // One who may say so says it is revoked: nothing another staple says counts against that.
-            Err(refusal) if refusal.reason == Reason::StapleRevoked => return Err(of(&certificate, refusal)),
-            Err(refusal) => bad = bad.or(Some(refusal)),
+        }
+        if !staple.is_signed_for(&link.issuer, now) {
+            let detail = "neither the issuer nor a delegate of the issuer's signed the staple";
+            bad = bad.or(Some(Refusal::new(Reason::StapleSignature, detail)));
+            continue;
+        }
+        for response in responses {
+            match judge(response, now) {
+                Ok(until) => good = good.max(Some(until)),
+                // One who may say so says it is revoked: nothing that is said elsewhere counts against that.
+                Err(refusal) if refusal.reason == Reason::StapleRevoked => {
+                    return Err(of(&certificate, refusal));
+                }
+                Err(refusal) => bad = bad.or(Some(refusal)),
+            }
         }
     }
     if let Some(until) = good {
@@ -165,19 +175,8 @@ fn standing(link: &Link, staples: &[Result<Staple<'_>, NotAStaple>], now: UnixTi
     Err(of(&certificate, refusal))
 }
 
-/// Until when `response` vouches for its certificate, in Unix seconds.
-fn judge(
-    staple: &Staple<'_>,
-    response: &SingleResponse<'_>,
-    link: &Link,
-    now: UnixTime,
-) -> Result<i64, Refusal> {
-    if !staple.is_signed_for(&link.issuer, now) {
-        return Err(Refusal::new(
-            Reason::StapleSignature,
-            "neither the issuer nor a delegate of the issuer's signed the staple",
-        ));
-    }
+/// Until when `response`, whose signature holds, vouches for its certificate, in Unix seconds.
+fn judge(response: &SingleResponse<'_>, now: UnixTime) -> Result<i64, Refusal> {
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     let (earliest, latest) = (
         now.saturating_sub(CLOCK_TOLERANCE),
@@ -186,6 +185,12 @@ fn judge(
     let Some(next_update) = response.next_update else {
         return Err(Refusal::new(Reason::StapleStale, "the staple has no nextUpdate"));
     };
+    if next_update < response.this_update {
+        return Err(Refusal::new(
+            Reason::StapleStale,
+            "the staple's nextUpdate is before its thisUpdate",
+        ));
+    }
     if response.this_update > latest {
         return Err(Refusal::new(
             Reason::StapleStale,
