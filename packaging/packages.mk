@@ -25,8 +25,10 @@ dist:
 
 test-packages: deb rpm
 	tests/packages/requirements test
+	CARGO_TARGET_DIR=target cargo build --locked --package eic-simulator
 	tests/packages/run
 
 test-selinux: deb
 	tests/packages/requirements selinux
+	CARGO_TARGET_DIR=target cargo build --locked --package eic-simulator
 	tests/packages/selinux

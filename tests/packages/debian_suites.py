@@ -222,6 +222,8 @@ def image(suite, bed, release, deb):
         check=False,
     )
     suite.check("the package installs in the image", done.returncode == 0, done.stdout)
+    drop_in = machine.root / "etc/ssh/sshd_config.d/60-ec2-instance-connect.conf"
+    suite.check("sshd is configured in the image", drop_in.exists(), done.stdout)
     suite.check("no host keys were made", keys() == [], keys())
     leftovers = [str(p) for p in (machine.root / "run/sshd",) if p.exists()]
     suite.check("nothing is left in the image's /run", leftovers == [], leftovers)

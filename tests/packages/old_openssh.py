@@ -10,7 +10,7 @@ No distribution that can be booted here ships one, so it is built from its publi
 import os
 import shutil
 
-from debian_suites import APT, HELPER, NAME, Moment, effective, install
+from debian_suites import APT, HELPER, NAME, Moment, effective, install, main_pid
 from ec2 import INSTANCE, Ec2, USER, prepare
 from testbed import run
 
@@ -56,7 +56,10 @@ def lifecycle(suite, bed, deb):
 
     before = Moment(machine)
     ec2.refused(suite, "before the installation the pushed key is refused")
+    pid = main_pid(machine)
     said = install(machine, deb)
+    suite.check("sshd was told to read it", "Received SIGHUP" in machine.sh("journalctl -q -u ssh -u sshd"), said)
+    suite.check("sshd was reloaded, not restarted", pid == main_pid(machine), f"{pid} -> {main_pid(machine)}")
     config = (machine.root / "etc/ssh/sshd_config").read_text()
     suite.check("our lines stand in sshd_config before the first Match", 0 < config.find(HELPER) < config.find("Match"), config + said)
     suite.check("and what the administrator wrote is all there", all(l in config.splitlines() for l in CONFIG.splitlines()), config)

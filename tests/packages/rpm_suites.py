@@ -46,7 +46,7 @@ def build(directory, name, version, *, provides=(), body="", arch="noarch", rele
         + f"%description\nStand-in for tests.\n{scripts}\n{body or '%files'}\n"
     )
     top = directory / f"rpmbuild-{name}-{version}"
-    run(["rpmbuild", "-bb", "--define", f"_topdir {top}", spec])
+    run(["rpmbuild", "-bb", "--define", f"_topdir {top}", "--define", f"_tmppath {directory}", spec])
     return next(top.glob("RPMS/*/*.rpm"))
 
 
@@ -57,7 +57,7 @@ def newer(directory, rpm_stage, version="3.0.1"):
     text = (TREE / f"rpm/{NAME}.spec").read_text()
     spec.write_text(text.replace("\nVersion:        3.0.0\n", f"\nVersion:        {version}\n"))
     run(
-        ["rpmbuild", "-bb", "--define", f"_topdir {top}", "--define", f"eic_tree {TREE}"]
+        ["rpmbuild", "-bb", "--define", f"_topdir {top}", "--define", f"_tmppath {directory}", "--define", f"eic_tree {TREE}"]
         + ["--define", f"eic_stage {rpm_stage}", spec],
         env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
     )

@@ -27,6 +27,9 @@ BOOT_SECONDS = 120
 # The longest single step inside a machine is a package manager installing our package.
 STEP_SECONDS = 300
 
+# Four machines of up to 1.5 GiB side by side, and room for the rest of the host.
+MEMORY_FOR_TMPFS = 10 << 30
+
 CACHE = Path(os.environ.get("EIC_CACHE") or Path.home() / ".cache" / "ec2-instance-connect")
 
 # What every machine has: the system under test (systemd, sshd), and nothing that a minimal EC2 image lacks.
@@ -131,16 +134,35 @@ def cached_root(name):
     return tar
 
 
+def available_memory():
+    """Bytes that could be had without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 class Testbed:
     """Owns everything that must go away again. `close` may be called from any state and more than once."""
 
-    def __init__(self):
-        self.directory = Path(tempfile.mkdtemp(prefix="eic-packages.", dir="/var/tmp"))
-        # What names of machines, namespaces and cgroups may all hold.
-        self.tag = f"{os.getpid():x}"
+    def __init__(self, parent=None, name=""):
+        """The whole run's, or with a parent one suite's share of it, which can be given back early."""
         self._undo = []
         self._lock = threading.Lock()
+        # What names of machines, namespaces and cgroups may all hold.
+        self.tag = f"{os.getpid():x}"
+        if parent:
+            self.directory = parent.directory / name
+            self.directory.mkdir()
+            parent.on_close(self.close)
+            self.on_close(lambda: shutil.rmtree(self.directory, ignore_errors=True))
+            return
+        self.directory = Path(tempfile.mkdtemp(prefix="eic-packages.", dir="/var/tmp"))
         self.on_close(lambda: shutil.rmtree(self.directory, ignore_errors=True))
+        if available_memory() > MEMORY_FOR_TMPFS:
+            # Unpacking and deleting whole systems keeps a disk busy for longer than the tests take.
+            run(["mount", "-t", "tmpfs", "-o", "mode=0755,size=75%", "eic-packages", self.directory])
+            self.on_close(lambda: run(["umount", "--lazy", self.directory]))
 
     def on_close(self, action):
         """Register what undoes the thing just made."""
