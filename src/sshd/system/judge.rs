@@ -33,6 +33,10 @@ const PRIVSEP_DIR: &str = "/run/sshd";
 /// Where the child keeps a throwaway host key.
 const KEY_NAME: &str = "throwaway_host_key";
 
+/// Kinds of throwaway keys, tried in this order: every sshd but one built without OpenSSL takes RSA, in FIPS mode too;
+/// that one takes Ed25519.
+const KEY_TYPES: [&str; 2] = ["rsa", "ed25519"];
+
 /// Time for the child: up to four runs of sshd.
 const CHILD_TIME: Duration = TOOL_TIME.saturating_mul(4);
 
@@ -333,14 +337,12 @@ impl Scratch {
         }
     }
 
-    /// A host key that is thrown away; RSA is the one kind that every sshd takes, FIPS mode included.
-    fn key(&self) -> io::Result<PathBuf> {
-        let path = self.dir.join(KEY_NAME);
+    /// A host key of one of [`KEY_TYPES`] that is thrown away.
+    fn key(&self, kind: &str) -> io::Result<PathBuf> {
+        let path = self.dir.join(format!("{KEY_NAME}_{kind}"));
         if !path.exists() {
             let mut keygen = tool("ssh-keygen");
-            keygen
-                .args(["-q", "-t", "rsa", "-b", "2048", "-N", "", "-f"])
-                .arg(&path);
+            keygen.args(["-q", "-t", kind, "-N", "", "-f"]).arg(&path);
             let output = run(&mut keygen, b"", TOOL_TIME)?;
             if !output.status.success() {
                 return Err(io::Error::other(format!("ssh-keygen: {}", output.stderr.trim())));
@@ -356,8 +358,17 @@ fn run_twice(request: &Request, scratch: &Scratch) -> io::Result<Answer> {
         "user={},host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22",
         request.user
     );
+    let nobody = "user=nobody,host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22".to_owned();
     let mut found = Vec::new();
-    for extra in [&[][..], &["-C".to_owned(), connection][..]] {
+    let everyone = match run_sshd(request, &[], None) {
+        // Up to 8.x sshd says nothing of a configuration with a Match unless it is asked about somebody.
+        Ok(check) if !check.ok && check.stderr.contains("in connection test specification") => {
+            vec!["-C".to_owned(), nobody]
+        }
+        _ => Vec::new(),
+    };
+    for extra in [everyone, vec!["-C".to_owned(), connection]] {
+        let extra = extra.as_slice();
         match run_sshd(request, extra, None) {
             Err(error) => {
                 return Ok(Answer::NotRunnable(format!(
@@ -365,16 +376,36 @@ fn run_twice(request: &Request, scratch: &Scratch) -> io::Result<Answer> {
                     request.sshd.display()
                 )));
             }
-            Ok(check) if !check.ok && check.stderr.contains("no hostkeys available") => {
-                let key = scratch.key()?;
-                found.push(run_sshd(request, extra, Some(&key))?);
-            }
-            Ok(check) => found.push(check),
+            Ok(check) => found.push(with_host_key(request, extra, scratch, check)?),
         }
     }
     let [global, user] =
         <[CheckText; 2]>::try_from(found).map_err(|_| io::Error::other("two answers were due"))?;
     Ok(Answer::Heard([global, user]))
+}
+
+/// The answer once sshd has a host key: an image often has none yet, and sshd says nothing without.
+fn with_host_key(
+    request: &Request,
+    extra: &[String],
+    scratch: &Scratch,
+    mut check: CheckText,
+) -> io::Result<CheckText> {
+    for kind in KEY_TYPES {
+        if check.ok || !check.stderr.contains("no hostkeys available") {
+            break;
+        }
+        let key = scratch.key(kind)?;
+        check = run_sshd(request, extra, Some(&key))?;
+        // Its path is our doing, and differs from one question to the next.
+        let line = format!("hostkey {}", key.display());
+        let others = check
+            .stdout
+            .lines()
+            .filter(|other| !other.eq_ignore_ascii_case(&line));
+        check.stdout = others.map(|other| format!("{other}\n")).collect();
+    }
+    Ok(check)
 }
 
 fn run_sshd(request: &Request, extra: &[String], key: Option<&Path>) -> io::Result<CheckText> {

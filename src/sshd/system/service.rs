@@ -1,6 +1,9 @@
 //! The running daemon: found, told to read its configuration again, and proven alive.
 //!
-//! sshd is reloaded, never restarted: a restart of a daemon that does not come up locks everybody out.
+//! sshd is reloaded, never restarted: a restart of a daemon that does not come up locks everybody out. The one
+//! exception is a daemon that systemd handed its sockets to (ssh.socket): on SIGHUP sshd executes itself again without
+//! them, can't bind the addresses that systemd holds, and ends. There a restart is the gentle way: connections wait in
+//! systemd's socket meanwhile, and sessions live on where the unit says `KillMode=process`, as distributions' units do.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,6 +46,10 @@ pub struct Service {
     pub active: bool,
     /// Its main process; 0 when there is none.
     pub main_pid: u32,
+    /// Whether a socket unit of systemd's holds what it listens on.
+    pub by_socket: bool,
+    /// Whether a stop ends the daemon alone and leaves sessions (systemd.kill(5), `KillMode=process`).
+    pub spares_sessions: bool,
 }
 
 /// Whether systemd is in charge and may be asked.
@@ -73,7 +80,7 @@ pub fn find() -> Option<Service> {
 }
 
 fn show(unit: &str) -> Option<Service> {
-    let text = systemctl(&["show", "-p", "Id,LoadState,ActiveState,MainPID", unit]).ok()?;
+    let text = systemctl(&["show", "-p", "Id,LoadState,ActiveState,MainPID,KillMode", unit]).ok()?;
     let value = |name: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
@@ -82,6 +89,8 @@ fn show(unit: &str) -> Option<Service> {
         unit: value("Id").unwrap_or(unit).to_owned(),
         active: matches!(value("ActiveState"), Some("active" | "reloading")),
         main_pid: value("MainPID").and_then(|pid| pid.parse().ok()).unwrap_or(0),
+        by_socket: !socket_addresses().is_empty(),
+        spares_sessions: value("KillMode") == Some("process"),
     })
 }
 
@@ -122,12 +131,13 @@ pub fn daemon_reload() -> io::Result<()> {
     systemctl(&["daemon-reload"]).map(drop)
 }
 
-/// Has the daemon read its configuration.
+/// Has the daemon read its configuration: by a reload, or by a restart where systemd holds its sockets.
 ///
 /// # Errors
 /// When systemctl fails: Debian's unit checks the configuration first.
 pub fn reload(service: &Service) -> io::Result<()> {
-    systemctl(&["reload", &service.unit]).map(drop)
+    let verb = if service.by_socket { "restart" } else { "reload" };
+    systemctl(&[verb, &service.unit]).map(drop)
 }
 
 /// Starts a daemon that died, whatever systemd thinks of how often it died.
@@ -152,6 +162,12 @@ pub fn forbidden(root: &Root, service: Option<&Service>) -> Option<String> {
     if !systemd_runs() {
         return Some(
             "systemd is not running here; a running sshd takes the change with `kill -HUP`".to_owned(),
+        );
+    }
+    if service.is_some_and(|service| service.active && service.by_socket && !service.spares_sessions) {
+        return Some(
+            "systemd holds sshd's socket, so only a restart would do, and this unit's KillMode would end sessions with it"
+                .to_owned(),
         );
     }
     let name = service.map_or("ssh", |service| service.unit.trim_end_matches(".service"));
@@ -206,8 +222,11 @@ impl Witness {
         let deadline = Instant::now().checked_add(PROOF_TIME);
         let late = || deadline.is_none_or(|deadline| Instant::now() > deadline);
         // A signal is not yet a reload: until the listening sockets are new ones, the old configuration answers.
-        // A daemon that got its sockets from systemd keeps them, and only the time runs out.
-        while sockets_of(self.service.main_pid) == self.sockets && !self.sockets.is_empty() && !late() {
+        while !self.service.by_socket
+            && sockets_of(self.service.main_pid) == self.sockets
+            && !self.sockets.is_empty()
+            && !late()
+        {
             thread::sleep(POLL);
         }
         let mut open = self.answering.clone();
@@ -228,7 +247,8 @@ impl Witness {
             thread::sleep(POLL);
         }
         match show(&self.service.unit) {
-            Some(now) if now.active && now.main_pid == self.service.main_pid => Ok(()),
+            // A restarted one has another process, and one that systemd starts for a connection may be about to.
+            Some(now) if now.by_socket || (now.active && now.main_pid == self.service.main_pid) => Ok(()),
             Some(now) if now.active => Err(format!("{} has another main process than before", now.unit)),
             _ => Err(format!("{} is no longer running", self.service.unit)),
         }
