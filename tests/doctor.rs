@@ -133,7 +133,7 @@ impl Patient {
              done
              mount -t tmpfs -o mode=0755 tmpfs /run; mkdir -p /run/sshd
              mount -t overlay overlay -o lowerdir={}:/sys/devices/virtual /sys/devices/virtual
-             mount -t tmpfs tmpfs /sys/module
+             mount -t tmpfs tmpfs /sys/module; mount -t tmpfs -o mode=0755 tmpfs /home
              rm -rf {DROPINS} /etc/ec2-instance-connect /var/lib/ec2-instance-connect /usr/share/ec2-instance-connect \
                     /opt/aws/bin/eic_run_authorized_keys /etc/nologin /etc/systemd/system/ssh*
              mkdir -p {DROPINS} /etc/ec2-instance-connect /usr/libexec/ec2-instance-connect \
@@ -302,7 +302,7 @@ fn broken_sshd_configuration_is_named_with_its_line() {
             let write = format!("cat >{early} <<'END'\n{text}\nEND\n");
             patient.broken(&write, id, outcome, word, Mend::Line(&gone));
         };
-        broken("Nonsense yes", "sshd", "fail", "10-early.conf line 1");
+        broken("Nonsense yes", "sshd", "fail", "line 1: Bad");
         let at = format!("{early}:2");
         broken("# x\nAuthorizedKeysCommand none", "command", "fail", &at);
         broken(
@@ -563,7 +563,7 @@ fn clock_place_signer_and_staples_are_judged() {
             patient.is_well();
         }
 
-        simulator.put("latest/meta-data/services/domain", "example.com");
+        simulator.put("/latest/meta-data/services/domain/", "example.com");
         patient.sick("place", "fail", "example.com");
         simulator.restore();
         patient.is_well();
