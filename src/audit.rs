@@ -30,6 +30,9 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 /// Where every logger listens (syslog(3)).
 const DEV_LOG: &str = "/dev/log";
 
+/// The loggers' sockets, in the order in which they are tried.
+pub const SOCKETS: [&str; 2] = [JOURNAL, DEV_LOG];
+
 /// The longest that logging may hold up a login, all lines together.
 const PATIENCE: Duration = Duration::from_millis(100);
 

@@ -182,8 +182,11 @@ pub fn judge(
     Ok(keys::judge(&evidence.active_keys, question, &signer))
 }
 
-/// The signer's chain, verified for the place that the metadata names.
-fn signer_path(
+/// The signer's chain, verified for the place that the metadata names. `doctor` asks this apart from the staples.
+///
+/// # Errors
+/// The place's reasons, or one of the `signer-…` reasons and `anchors`.
+pub fn signer_path(
     documents: &SignerDocuments,
     config: &Config,
     now: UnixTime,
@@ -204,7 +207,10 @@ fn signer_path(
 }
 
 /// The clock, read once for the whole decision.
-fn now() -> Result<UnixTime, Refusal> {
+///
+/// # Errors
+/// [`Reason::Internal`] before 1970.
+pub fn now() -> Result<UnixTime, Refusal> {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map(UnixTime::since_unix_epoch)
@@ -249,7 +255,10 @@ fn reach_anchor(
 }
 
 /// Fetches the staples that say by their name that they are for the path, and the others only if one is lacking.
-async fn prove_signer(
+///
+/// # Errors
+/// One of the `staple-…` reasons.
+pub async fn prove_signer(
     session: &Session,
     chain: &VerifiedChain,
     names: &[StapleName],

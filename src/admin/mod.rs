@@ -4,6 +4,7 @@
 //! but [`output`] prints. A new subcommand is a module, a variant of [`Subcommand`] and an arm in [`dispatch`]; man
 //! page and completions follow by themselves.
 
+pub mod doctor;
 pub mod generate;
 pub mod history;
 pub mod output;
@@ -34,6 +35,7 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
+    Doctor(doctor::Doctor),
     Setup(setup::Setup),
     Generate(generate::Generate),
     History(history::History),
@@ -53,6 +55,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Subcommand) -> Page {
     match command {
+        Subcommand::Doctor(doctor) => doctor.run(),
         Subcommand::Setup(setup) => setup.run(),
         Subcommand::Generate(generate) => generate.run(),
         Subcommand::History(history) => history.run(),

@@ -79,14 +79,8 @@ impl Session {
             deadline,
             requests: Arc::new(AtomicU32::new(0)),
         };
-        let addresses: &[SocketAddr] = match &config.endpoint {
-            Endpoint::Auto => &[IPV4, IPV6],
-            Endpoint::Ipv4 => &[IPV4],
-            Endpoint::Ipv6 => &[IPV6],
-            Endpoint::At(address) => std::slice::from_ref(address),
-        };
         let mut last = None;
-        for address in addresses {
+        for address in Self::addresses(&config.endpoint) {
             session.address = *address;
             match session.fetch_token().await {
                 Ok(token) => {
@@ -100,6 +94,17 @@ impl Session {
         Err(last.unwrap_or_else(|| Refusal::new(Reason::ImdsUnreachable, "no metadata address")))
     }
 
+    /// The addresses that [`Session::open`] tries, in that order.
+    #[must_use]
+    pub fn addresses(endpoint: &Endpoint) -> &[SocketAddr] {
+        match endpoint {
+            Endpoint::Auto => &[IPV4, IPV6],
+            Endpoint::Ipv4 => &[IPV4],
+            Endpoint::Ipv6 => &[IPV6],
+            Endpoint::At(address) => std::slice::from_ref(address),
+        }
+    }
+
     /// How many requests were sent so far, the token's and repeated ones among them.
     #[must_use]
     pub fn requests(&self) -> u32 {
@@ -110,6 +115,27 @@ impl Session {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What the service says the time is: the `Date` of an answer (RFC 9110 §6.6.1), as text; `None` where it says
+    /// nothing. A request of its own, for `doctor`: no login sends it.
+    ///
+    /// # Errors
+    /// One of the `imds-…` reasons.
+    pub async fn date(&self) -> Result<Option<String>, Refusal> {
+        const PATH: &str = "/latest/meta-data/instance-id";
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let sent = self
+            .client
+            .get(format!("http://{}{PATH}", self.address))
+            .header(TOKEN, self.token.clone())
+            .timeout(self.request_timeout)
+            .send();
+        let response = sent
+            .await
+            .map_err(|error| self.explain(PATH, &error).into_refusal())?;
+        let date = response.headers().get(reqwest::header::DATE);
+        Ok(date.and_then(|date| date.to_str().ok()).map(str::to_owned))
     }
 
     /// Fetches the document at `path`, of at most `limit` bytes. `None` is a 404.
