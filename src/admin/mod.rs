@@ -4,10 +4,12 @@
 //! but [`output`] prints. A new subcommand is a module, a variant of [`Subcommand`] and an arm in [`dispatch`]; man
 //! page and completions follow by themselves.
 
+pub mod capture;
 pub mod generate;
 pub mod history;
 pub mod output;
 pub mod setup;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,8 @@ enum Subcommand {
     Setup(setup::Setup),
     Generate(generate::Generate),
     History(history::History),
+    Capture(capture::Capture),
+    Verify(verify::Verify),
     /// Ask sshd about the configuration described on standard input, in a private mount namespace
     #[command(name = judge::SUBCOMMAND, hide = true)]
     Judge,
@@ -56,6 +60,8 @@ fn dispatch(command: Subcommand) -> Page {
         Subcommand::Setup(setup) => setup.run(),
         Subcommand::Generate(generate) => generate.run(),
         Subcommand::History(history) => history.run(),
+        Subcommand::Capture(capture) => capture.run(),
+        Subcommand::Verify(verify) => verify.run(),
         Subcommand::Judge => {
             let answer = std::io::read_to_string(std::io::stdin())
                 .and_then(|request| judge::serve(request.as_bytes()));
@@ -71,5 +77,24 @@ fn dispatch(command: Subcommand) -> Page {
                 },
             }
         }
+    }
+}
+
+/// A page of one JSON document.
+fn json_page(document: &impl serde::Serialize, exit: u8) -> Page {
+    match serde_json::to_vec(document) {
+        Ok(mut out) => {
+            out.push(b'\n');
+            Page {
+                out,
+                exit,
+                ..Page::default()
+            }
+        }
+        Err(error) => Page {
+            err: format!("{error}\n"),
+            exit: EXIT_REFUSED,
+            ..Page::default()
+        },
     }
 }
