@@ -5,9 +5,11 @@
 //! page and completions follow by themselves.
 
 pub mod capture;
+pub mod explain;
 pub mod generate;
 pub mod history;
 pub mod output;
+pub mod selftest;
 pub mod setup;
 pub mod verify;
 
@@ -41,6 +43,8 @@ enum Subcommand {
     History(history::History),
     Capture(capture::Capture),
     Verify(verify::Verify),
+    Explain(explain::Explain),
+    Selftest(selftest::Selftest),
     /// Ask sshd about the configuration described on standard input, in a private mount namespace
     #[command(name = judge::SUBCOMMAND, hide = true)]
     Judge,
@@ -62,6 +66,8 @@ fn dispatch(command: Subcommand) -> Page {
         Subcommand::History(history) => history.run(),
         Subcommand::Capture(capture) => capture.run(),
         Subcommand::Verify(verify) => verify.run(),
+        Subcommand::Explain(explain) => explain.run(),
+        Subcommand::Selftest(selftest) => selftest.run(),
         Subcommand::Judge => {
             let answer = std::io::read_to_string(std::io::stdin())
                 .and_then(|request| judge::serve(request.as_bytes()));
