@@ -230,10 +230,18 @@ fn explain_agrees_with_the_helper_on_what_is_wrong_before_any_evidence() {
 fn explain_agrees_with_the_helper_where_the_metadata_names_the_instance() {
     let simulator = Simulator::start(World::xen(INSTANCE)).unwrap();
     simulator.push(USER, KEY_LINE);
-    let config = simulator.config_file();
+    // Without the id that the simulator's configuration pins.
+    let text: String = simulator
+        .config_toml()
+        .lines()
+        .filter(|line| !line.starts_with("id ="))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.toml");
+    fs::write(&config, text).unwrap();
     agree(&config, &[USER], &[]);
-    let path = "/latest/meta-data/instance-id/";
-    simulator.fault(Fault::on(path, Effect::Body("none".to_owned())));
+    simulator.put("/latest/meta-data/instance-id", "i-XYZ");
     let report = agree(&config, &[USER], &["instance-id"]);
     assert_eq!(report["stages"][3]["outcome"], "refused", "{report}");
 }
