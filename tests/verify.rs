@@ -225,12 +225,22 @@ fn what_could_not_be_captured_is_in_the_manifest_and_the_rest_is_kept() {
     assert_eq!(captured.verdict(&[]), refused("no-key"));
 }
 
+#[test]
+fn host_that_is_no_instance_asks_nobody() {
+    let simulator = simulator();
+    fs::remove_dir_all(simulator.sysfs().join("devices")).unwrap();
+    let captured = Captured::new(&simulator, &[]);
+    assert_eq!(captured.output.status.code(), Some(1), "{:?}", captured.output);
+    assert_eq!(captured.manifest()["problems"][0]["reason"], "not-ec2");
+    assert!(simulator.requests().is_empty());
+}
+
 /// Every byte of every file, and every name.
 fn everything(path: &Path) -> String {
     let mut all = String::new();
     for entry in fs::read_dir(path).unwrap() {
         let entry = entry.unwrap();
-        all += &format!("{}\n", entry.file_name().display());
+        all += &format!("{}\n", entry.file_name().to_string_lossy());
         if entry.file_type().unwrap().is_dir() {
             all += &everything(&entry.path());
         } else {

@@ -116,7 +116,14 @@ impl Capture {
             }
         };
         let captured_at = Moment::from(jiff::Timestamp::now());
-        ask(&config, user.as_ref(), &mut seen)?;
+        // As the helper: what is no instance has no business with the metadata's address.
+        let elsewhere = seen
+            .problems
+            .iter()
+            .any(|(_, refusal)| refusal.reason == Reason::NotEc2);
+        if !elsewhere {
+            ask(&config, user.as_ref(), &mut seen)?;
+        }
 
         let instance = host.as_ref().and_then(Host::known_id).map(ToString::to_string);
         let instance = instance.or_else(|| seen.documents.as_ref()?.instance_id.clone());
