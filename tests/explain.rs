@@ -14,6 +14,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -327,6 +328,21 @@ fn hostile_text_of_the_metadata_does_not_reach_the_terminal_raw() {
     }
 }
 
+/// Runs `explain` with a text in the place of /etc/passwd, in a mount namespace of its own.
+fn with_accounts(accounts: &str, config: &Path) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let passwd = directory.path().join("passwd");
+    fs::write(&passwd, accounts).unwrap();
+    let script = "mount --bind \"$1\" /etc/passwd && exec \"$2\" explain --config \"$3\" ec2-user";
+    Command::new("unshare")
+        .args(["-m", "sh", "-c", script, "sh"])
+        .arg(&passwd)
+        .arg(TOOL)
+        .arg(config)
+        .output()
+        .unwrap()
+}
+
 #[test]
 fn root_asks_as_the_helpers_user_where_there_is_one_and_says_as_whom() {
     if !common::is_root() {
@@ -334,22 +350,35 @@ fn root_asks_as_the_helpers_user_where_there_is_one_and_says_as_whom() {
     }
     let simulator = Simulator::start(World::nitro(INSTANCE)).unwrap();
     simulator.push(USER, KEY_LINE);
+    let root = "root:x:0:0::/root:/bin/sh\n";
+    let output = with_accounts(root, &simulator.config_file());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.starts_with("asked as    root (uid 0)"), "{output:?}");
+    assert!(text.contains("1 key would be given"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("asked as root"),
+        "{output:?}"
+    );
+
+    let accounts = format!("{root}ec2-instance-connect:x:64123:64123::/:/bin/false\n");
+    let output = with_accounts(&accounts, &simulator.config_file());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        text.starts_with("asked as    ec2-instance-connect (uid 64123)"),
+        "{output:?}"
+    );
+    assert!(text.contains("1 key would be given"), "{output:?}");
+
+    // What root can read and that user cannot refuses, as it would under sshd.
     let config = simulator.config_file();
-    let output = tool(&["explain", "--config", config.to_str().unwrap(), USER]);
-    let text = String::from_utf8(output.stdout.clone()).unwrap();
-    match nix::unistd::User::from_name("ec2-instance-connect") {
-        Ok(Some(user)) => {
-            let me = format!("asked as    ec2-instance-connect (uid {})", user.uid);
-            assert!(text.starts_with(&me), "{output:?}");
-        }
-        _ => {
-            assert!(text.starts_with("asked as    root (uid 0)"), "{output:?}");
-            assert!(
-                String::from_utf8_lossy(&output.stderr).contains("asked as root"),
-                "{output:?}"
-            );
-        }
-    }
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
+    let output = with_accounts(&accounts, &config);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        text.contains("REFUSED config: ") && text.contains("Permission denied"),
+        "{output:?}"
+    );
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
 }
 
 #[test]
