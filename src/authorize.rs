@@ -7,6 +7,7 @@
 //! Nothing on the right can be made without what stands on its left. It reads the clock once and owns the
 //! deadline; it parses nothing and knows no cryptography.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use pki_types::UnixTime;
@@ -18,7 +19,7 @@ use crate::instance::{Host, InstanceId};
 use crate::keys::{self, AuthorizedKey, Question};
 use crate::place::Place;
 use crate::reason::{Reason, Refusal};
-use crate::request::Request;
+use crate::request::{Fingerprint, Request};
 use crate::trust::anchors::{self, AnchorSet};
 use crate::trust::{Chain, TrustedSigner, VerifiedChain};
 
@@ -38,18 +39,48 @@ pub struct Decision {
 /// What the decision rested on, as far as it came. For the log and for people; nothing is decided by it.
 #[derive(Debug, Default)]
 pub struct Facts {
+    /// What the host says of itself.
+    pub host: Option<Host>,
+    /// Where the metadata service answered.
+    pub address: Option<SocketAddr>,
+    /// The metadata's clock, as its `Date` header gave it just before ours was read.
+    pub date: Option<String>,
+    /// Our clock, as the decision read it.
+    pub now: Option<UnixTime>,
     /// The instance that we are.
     pub instance: Option<InstanceId>,
     /// Where it is.
     pub place: Option<Place>,
     /// Which anchors held.
     pub anchors: Option<String>,
+    /// Until when the signer is proven, once it is.
+    pub signer: Option<Until>,
     /// Whether there was a key document for the user.
     pub key_document: bool,
+    /// What was judged, once all of it had arrived.
+    pub evidence: Option<Evidence>,
     /// Requests sent to the metadata service.
     pub requests: u32,
     /// How long it took.
     pub elapsed: Duration,
+}
+
+/// Until when a signer's proof can hold, in Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Until {
+    /// When the first certificate of the path ends.
+    pub not_after: i64,
+    /// When the first staple ends; `None` where policy let all be absent.
+    pub next_update: Option<i64>,
+}
+
+impl Until {
+    fn of(signer: &TrustedSigner) -> Self {
+        Self {
+            not_after: signer.not_after(),
+            next_update: signer.next_update(),
+        }
+    }
 }
 
 impl Decision {
@@ -65,10 +96,7 @@ impl Decision {
 
 /// Decides which keys `request` may use.
 pub fn authorize(request: &Request, config: &Config) -> Decision {
-    let begun = std::time::Instant::now();
-    let mut facts = Facts::default();
-    let verdicts = decide(request, config, &mut facts);
-    facts.elapsed = begun.elapsed();
+    let Examination { verdicts, facts } = examine(Some(request), config);
     match verdicts {
         Err(refusal) => Decision {
             facts,
@@ -91,6 +119,26 @@ pub fn authorize(request: &Request, config: &Config) -> Decision {
     }
 }
 
+/// A decision before its verdicts are counted.
+#[derive(Debug)]
+#[must_use]
+pub struct Examination {
+    /// The verdict on each record, or what refuses them all.
+    pub verdicts: Result<Verdicts, Refusal>,
+    /// What they rested on.
+    pub facts: Facts,
+}
+
+/// Comes to the verdicts of one login; without a request, of a login whose user has no key: metadata, signer and
+/// staples are proven as for every other, and there is no record to judge.
+pub fn examine(asked: Option<&Request>, config: &Config) -> Examination {
+    let begun = std::time::Instant::now();
+    let mut facts = Facts::default();
+    let verdicts = decide(asked, config, &mut facts);
+    facts.elapsed = begun.elapsed();
+    Examination { verdicts, facts }
+}
+
 /// One refusal for each reason, the first one's words standing for all.
 fn count(refusals: &mut Vec<(Refusal, usize)>, refusal: Refusal) {
     match refusals
@@ -105,8 +153,9 @@ fn count(refusals: &mut Vec<(Refusal, usize)>, refusal: Refusal) {
 /// The verdict on each record, in the order of the document.
 pub type Verdicts = Vec<Result<AuthorizedKey, Refusal>>;
 
-fn decide(request: &Request, config: &Config, facts: &mut Facts) -> Result<Verdicts, Refusal> {
+fn decide(asked: Option<&Request>, config: &Config, facts: &mut Facts) -> Result<Verdicts, Refusal> {
     let host = Host::detect(&config.instance.sysfs, config.instance.id.as_ref())?;
+    facts.host = Some(host.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -116,7 +165,7 @@ fn decide(request: &Request, config: &Config, facts: &mut Facts) -> Result<Verdi
         let deadline = Instant::now()
             .checked_add(config.imds.total_timeout)
             .unwrap_or_else(Instant::now);
-        let proof = tokio::time::timeout_at(deadline, prove(request, config, &host, deadline, facts));
+        let proof = tokio::time::timeout_at(deadline, prove(asked, config, &host, deadline, facts));
         proof.await.unwrap_or_else(|_| {
             let detail = format!("no decision within {} ms", config.imds.total_timeout.as_millis());
             Err(Refusal::new(Reason::Deadline, detail))
@@ -126,34 +175,65 @@ fn decide(request: &Request, config: &Config, facts: &mut Facts) -> Result<Verdi
 
 /// The conversation with the metadata service, and the proof of what it said.
 async fn prove(
-    request: &Request,
+    asked: Option<&Request>,
     config: &Config,
     host: &Host,
     deadline: Instant,
     facts: &mut Facts,
 ) -> Result<Verdicts, Refusal> {
     let session = Session::open(&config.imds, deadline).await?;
-    let document = session.active_keys(&request.user).await;
-    facts.requests = session.requests();
-    let Some(document) = document? else {
-        return Err(Refusal::new(Reason::NoKey, "no key is active for this user"));
+    facts.address = Some(session.address());
+    let active_keys = match asked {
+        Some(request) => {
+            let document = session.active_keys(&request.user).await;
+            facts.requests = session.requests();
+            let Some(document) = document? else {
+                return Err(Refusal::new(Reason::NoKey, "no key is active for this user"));
+            };
+            facts.key_document = true;
+            document
+        }
+        None => Vec::new(),
     };
-    facts.key_document = true;
     let documents = session.signer_documents(host.known_id().is_none()).await;
     facts.requests = session.requests();
-    let documents = documents?;
-
-    let instance = facts.instance.insert(instance(host, &documents)?).clone();
-    let now = now()?;
-    let path = signer_path(&documents, config, now, facts)?;
-    let signer = prove_signer(&session, &path, &documents.staple_names, config, now).await;
+    facts.date = session.date();
+    let mut evidence = Evidence {
+        active_keys,
+        documents: documents?,
+        staples: Vec::new(),
+    };
+    let fingerprint = asked.and_then(|request| request.fingerprint);
+    let verdicts = weigh(&session, &mut evidence, fingerprint, host, config, facts).await;
     facts.requests = session.requests();
+    facts.evidence = Some(evidence);
+    verdicts
+}
+
+/// The proof of what the metadata said; it fetches the staples that the proof needs into `evidence`.
+async fn weigh(
+    session: &Session,
+    evidence: &mut Evidence,
+    fingerprint: Option<Fingerprint>,
+    host: &Host,
+    config: &Config,
+    facts: &mut Facts,
+) -> Result<Verdicts, Refusal> {
+    let instance = facts
+        .instance
+        .insert(instance(host, &evidence.documents)?)
+        .clone();
+    let now = *facts.now.insert(now()?);
+    let path = signer_path(&evidence.documents, config, now, facts)?;
+    let names = &evidence.documents.staple_names;
+    let signer = prove_signer(session, &path, names, &mut evidence.staples, config, now).await?;
+    facts.signer = Some(Until::of(&signer));
     let question = Question {
         instance: &instance,
-        fingerprint: request.fingerprint,
+        fingerprint,
         now,
     };
-    Ok(keys::judge(&document, question, &signer?))
+    Ok(keys::judge(&evidence.active_keys, question, &signer))
 }
 
 /// All that the metadata said in one login: what [`judge`] judges again, at any time and on any machine.
@@ -177,8 +257,10 @@ pub fn judge(
     config: &Config,
     facts: &mut Facts,
 ) -> Result<Verdicts, Refusal> {
+    facts.now = Some(question.now);
     let path = signer_path(&evidence.documents, config, question.now, facts)?;
     let signer = revocation(&path, &evidence.staples, config, question.now)?;
+    facts.signer = Some(Until::of(&signer));
     Ok(keys::judge(&evidence.active_keys, question, &signer))
 }
 
@@ -254,7 +336,8 @@ fn reach_anchor(
     Err(first.unwrap_or_else(|| Refusal::new(Reason::Anchors, "no trust anchors are configured")))
 }
 
-/// Fetches the staples that say by their name that they are for the path, and the others only if one is lacking.
+/// Fetches into `staples` those that say by their name that they are for the path, and the others only if one is
+/// lacking.
 ///
 /// # Errors
 /// One of the `staple-…` reasons.
@@ -262,6 +345,7 @@ pub async fn prove_signer(
     session: &Session,
     chain: &VerifiedChain,
     names: &[StapleName],
+    staples: &mut Vec<(StapleName, Vec<u8>)>,
     config: &Config,
     now: UnixTime,
 ) -> Result<TrustedSigner, Refusal> {
@@ -272,15 +356,15 @@ pub async fn prove_signer(
             .any(|hash| hash.eq_ignore_ascii_case(name.as_str()))
     };
     let (likely, others): (Vec<_>, Vec<_>) = names.iter().partition(is_expected);
-    let mut staples = session.staples(likely).await;
-    match revocation(chain, &staples, config, now) {
+    *staples = session.staples(likely).await;
+    match revocation(chain, staples, config, now) {
         Err(refusal) if may_be_elsewhere(refusal.reason) && !others.is_empty() => {
             staples.extend(
                 session
                     .staples(others.into_iter().take(limits::MAX_OTHER_STAPLES))
                     .await,
             );
-            revocation(chain, &staples, config, now)
+            revocation(chain, staples, config, now)
         }
         outcome => outcome,
     }

@@ -4,11 +4,15 @@
 //! but [`output`] prints. A new subcommand is a module, a variant of [`Subcommand`] and an arm in [`dispatch`]; man
 //! page and completions follow by themselves.
 
+pub mod capture;
 pub mod doctor;
+pub mod explain;
 pub mod generate;
 pub mod history;
 pub mod output;
+pub mod selftest;
 pub mod setup;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -39,6 +43,10 @@ enum Subcommand {
     Setup(setup::Setup),
     Generate(generate::Generate),
     History(history::History),
+    Capture(capture::Capture),
+    Verify(verify::Verify),
+    Explain(explain::Explain),
+    Selftest(selftest::Selftest),
     /// Ask sshd about the configuration described on standard input, in a private mount namespace
     #[command(name = judge::SUBCOMMAND, hide = true)]
     Judge,
@@ -59,6 +67,10 @@ fn dispatch(command: Subcommand) -> Page {
         Subcommand::Setup(setup) => setup.run(),
         Subcommand::Generate(generate) => generate.run(),
         Subcommand::History(history) => history.run(),
+        Subcommand::Capture(capture) => capture.run(),
+        Subcommand::Verify(verify) => verify.run(),
+        Subcommand::Explain(explain) => explain.run(),
+        Subcommand::Selftest(selftest) => selftest.run(),
         Subcommand::Judge => {
             let answer = std::io::read_to_string(std::io::stdin())
                 .and_then(|request| judge::serve(request.as_bytes()));
@@ -74,5 +86,24 @@ fn dispatch(command: Subcommand) -> Page {
                 },
             }
         }
+    }
+}
+
+/// A page of one JSON document.
+fn json_page(document: &impl serde::Serialize, exit: u8) -> Page {
+    match serde_json::to_vec(document) {
+        Ok(mut out) => {
+            out.push(b'\n');
+            Page {
+                out,
+                exit,
+                ..Page::default()
+            }
+        }
+        Err(error) => Page {
+            err: format!("{error}\n"),
+            exit: EXIT_REFUSED,
+            ..Page::default()
+        },
     }
 }

@@ -1,11 +1,11 @@
 //! One conversation with the metadata service: a token, then GETs that carry it.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, StatusCode};
 use ring::rand::SecureRandom as _;
 use tokio::time::Instant;
@@ -34,6 +34,8 @@ pub struct Session {
     request_timeout: Duration,
     deadline: Instant,
     requests: Arc<AtomicU32>,
+    /// The last answer's `Date`, kept as it came: a login has no use for it.
+    date: Arc<Mutex<Option<HeaderValue>>>,
 }
 
 /// Why a single exchange gave no document.
@@ -78,6 +80,7 @@ impl Session {
             request_timeout: config.request_timeout,
             deadline,
             requests: Arc::new(AtomicU32::new(0)),
+            date: Arc::default(),
         };
         let mut last = None;
         for address in Self::addresses(&config.endpoint) {
@@ -117,25 +120,12 @@ impl Session {
         self.address
     }
 
-    /// What the service says the time is: the `Date` of an answer (RFC 9110 §6.6.1), as text; `None` where it says
-    /// nothing. A request of its own, for `doctor`: no login sends it.
-    ///
-    /// # Errors
-    /// One of the `imds-…` reasons.
-    pub async fn date(&self) -> Result<Option<String>, Refusal> {
-        const PATH: &str = "/latest/meta-data/instance-id";
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        let sent = self
-            .client
-            .get(format!("http://{}{PATH}", self.address))
-            .header(TOKEN, self.token.clone())
-            .timeout(self.request_timeout)
-            .send();
-        let response = sent
-            .await
-            .map_err(|error| self.explain(PATH, &error).into_refusal())?;
-        let date = response.headers().get(reqwest::header::DATE);
-        Ok(date.and_then(|date| date.to_str().ok()).map(str::to_owned))
+    /// The service's clock, as the last answer's `Date` header gave it (RFC 9110 §6.6.1), if it did. Unproven, and
+    /// for people alone: nothing is decided by it.
+    #[must_use]
+    pub fn date(&self) -> Option<String> {
+        let date = self.date.lock().ok()?;
+        date.as_ref()?.to_str().ok().map(str::to_owned)
     }
 
     /// Fetches the document at `path`, of at most `limit` bytes. `None` is a 404.
@@ -214,6 +204,9 @@ impl Session {
             .send();
         let mut response = sent.await.map_err(|error| self.explain(path, &error))?;
         let status = response.status();
+        if let (Some(date), Ok(mut kept)) = (response.headers().get(DATE), self.date.lock()) {
+            *kept = Some(date.clone());
+        }
         if status != StatusCode::OK {
             return judge_status(status, path).map(|()| (status, Vec::new()));
         }

@@ -85,6 +85,37 @@ pub fn judge(
     record::split(document).map(judge_one).collect()
 }
 
+/// What a record says of itself, with nothing proven: to tell a person which record a verdict is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// When the record expires, in Unix seconds.
+    pub expires: u64,
+    /// The instance that it is for.
+    pub instance: String,
+    /// The IAM principal that pushed the key, if the record says.
+    pub caller: Option<String>,
+    /// The push's request id, if the record says.
+    pub request_id: Option<String>,
+    /// The key's fingerprint, where the key line is one that can be read.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// What each record of `document` says of itself, in the order of [`judge`]'s verdicts; `None` where it is not of
+/// a record's form.
+#[must_use]
+pub fn describe(document: &[u8]) -> Vec<Option<Description>> {
+    let describe_one = |text| {
+        Record::parse(text).ok().map(|record| Description {
+            expires: record.expires,
+            instance: record.instance.to_owned(),
+            caller: record.caller.map(str::to_owned),
+            request_id: record.request_id.map(str::to_owned),
+            fingerprint: PublicKey::parse(record.key).ok().map(|key| key.fingerprint()),
+        })
+    };
+    record::split(document).map(describe_one).collect()
+}
+
 /// The cheap questions come first: a document full of other people's keys costs no signature check.
 fn judge_record(
     record: &Record<'_>,

@@ -12,6 +12,7 @@
 pub mod anchors;
 mod chain;
 mod der;
+pub mod describe;
 mod name;
 mod ocsp;
 mod pem;

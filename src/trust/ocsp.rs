@@ -53,6 +53,13 @@ pub(super) struct SingleResponse<'a> {
     pub(super) next_update: Option<i64>,
 }
 
+impl SingleResponse<'_> {
+    /// The content of the INTEGER that is the certificate's serial number.
+    pub(super) fn serial(&self) -> &[u8] {
+        self.certificate.serial
+    }
+}
+
 /// `certStatus`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CertStatus {
@@ -142,6 +149,11 @@ impl<'a> Staple<'a> {
             .iter()
             .filter(|response| response.certificate.names(subject))
             .collect()
+    }
+
+    /// What the staple says of each certificate that it names.
+    pub(super) fn responses(&self) -> &[SingleResponse<'a>] {
+        &self.responses
     }
 
     /// Whether one who may speak for `issuer` signed this: the issuer, or a delegate whose certificate is

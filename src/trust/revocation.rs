@@ -105,7 +105,7 @@ impl VerifiedChain {
 }
 
 /// The DER of a staple; nothing where it is not base64. White space may stand anywhere.
-fn decode(base64: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn decode(base64: &[u8]) -> Option<Vec<u8>> {
     let base64: Vec<u8> = base64
         .iter()
         .copied()

@@ -203,8 +203,8 @@ async fn converse(config: &Config, host: &Host, report: &mut Report) {
         return;
     };
     let now = authorize::now();
-    if let (Ok(date), Ok(now)) = (session.date().await, &now) {
-        report.date = Some((date, now.as_secs()));
+    if let Ok(now) = &now {
+        report.date = Some((session.date(), now.as_secs()));
     }
     match (session.signer_documents(host.known_id().is_none()).await, now) {
         (Ok(documents), Ok(now)) => {
@@ -241,7 +241,9 @@ async fn judge_signer(
         Ok(path) => {
             report.signer = Some(Step::Held(path.not_after()));
             report.anchors = facts.anchors;
-            let signer = authorize::prove_signer(session, &path, &documents.staple_names, config, now).await;
+            let mut staples = Vec::new();
+            let names = &documents.staple_names;
+            let signer = authorize::prove_signer(session, &path, names, &mut staples, config, now).await;
             report.staples = Some(signer.map(|signer| signer.next_update()).into());
         }
     }

@@ -392,6 +392,7 @@ impl Sshd {
 fn scoped(setting: &Setting) -> String {
     match &setting.scope {
         Scope::Always => setting.place.to_string(),
+        Scope::Everyone => format!("{} (below Match all)", setting.place),
         Scope::Within(Place { file, line }) => {
             format!("{} (Match at {}:{line})", setting.place, file.display())
         }

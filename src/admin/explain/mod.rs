@@ -1,0 +1,422 @@
+//! `ec2-instance-connect explain`: the helper's whole decision for one login, stage by stage.
+//!
+//! The decision is the helper's own, [`authorize::examine`] on the same configuration; this module only tells it.
+//! Root asks as the user that sshd runs the helper as, since a firewall or a file may treat the two differently.
+
+mod run_as;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::EXIT_REFUSED;
+use super::history::moment::Moment;
+use super::output::Page;
+use super::verify::view::{self, CertificateView, RecordView, RefusalView, SignerView, StapleView, shown};
+use crate::authorize::{self, Examination, Facts};
+use crate::config::{Config, DEFAULT_PATH};
+use crate::instance::Host;
+use crate::reason::{Reason, Refusal};
+use crate::request::Request;
+
+/// Name and version of the JSON form. A field may be added under the same number; anything else takes a new one.
+const SCHEMA: &str = "ec2-instance-connect/explain/1";
+
+/// A difference of clocks that is worth a word: the header has whole seconds, and the answer took some time.
+const NOTABLE_SKEW: i64 = 2;
+
+/// Show why a login would or would not be given a key
+///
+/// Makes the helper's decision for USER and shows it stage by stage. Prints no usable key. Exits with 0 if a key
+/// would be given, with 1 if none would.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The login name (sshd's %u)
+    #[arg(value_name = "USER", allow_hyphen_values = true)]
+    user: String,
+    /// Only this key: SHA256:... or MD5:... (sshd's %f)
+    #[arg(value_name = "FINGERPRINT")]
+    fingerprint: Option<String>,
+    /// Read FILE, not /etc/ec2-instance-connect/config.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Ask as whoever runs this; without it, root asks as the user ec2-instance-connect where there is one
+    #[arg(long)]
+    here: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// The stages of a decision, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Request,
+    Config,
+    Host,
+    Metadata,
+    Keys,
+    Signer,
+    Revocation,
+    Records,
+}
+
+impl Stage {
+    const ALL: [Self; 8] = [
+        Self::Request,
+        Self::Config,
+        Self::Host,
+        Self::Metadata,
+        Self::Keys,
+        Self::Signer,
+        Self::Revocation,
+        Self::Records,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Config => "config",
+            Self::Host => "host",
+            Self::Metadata => "metadata",
+            Self::Keys => "keys",
+            Self::Signer => "signer",
+            Self::Revocation => "revocation",
+            Self::Records => "records",
+        }
+    }
+
+    /// Where a refusal of all records fell.
+    fn of(reason: Reason, facts: &Facts) -> Self {
+        match reason {
+            Reason::User | Reason::FingerprintForm => Self::Request,
+            Reason::Config => Self::Config,
+            Reason::NotEc2 => Self::Host,
+            Reason::InstanceId if facts.host.is_none() => Self::Host,
+            Reason::NoKey => Self::Keys,
+            Reason::Partition
+            | Reason::Anchors
+            | Reason::SignerMalformed
+            | Reason::SignerChain
+            | Reason::SignerExpired
+            | Reason::SignerName
+            | Reason::SignerUsage
+            | Reason::SignerKey => Self::Signer,
+            // The region's form is asked where the signer's name is made of it.
+            Reason::ImdsMalformed if facts.now.is_some() => Self::Signer,
+            Reason::StapleMissing
+            | Reason::StapleMalformed
+            | Reason::StapleRevoked
+            | Reason::StapleUnknown
+            | Reason::StapleStale
+            | Reason::StapleSignature => Self::Revocation,
+            Reason::RecordMalformed
+            | Reason::RecordKey
+            | Reason::RecordInstance
+            | Reason::RecordExpired
+            | Reason::Fingerprint
+            | Reason::RecordSignature => Self::Records,
+            Reason::InstanceId
+            | Reason::ImdsUnreachable
+            | Reason::ImdsTimeout
+            | Reason::ImdsForbidden
+            | Reason::ImdsThrottled
+            | Reason::ImdsStatus
+            | Reason::ImdsAbsent
+            | Reason::ImdsTooLarge
+            | Reason::ImdsMalformed
+            | Reason::Deadline
+            | Reason::Internal => Self::Metadata,
+        }
+    }
+}
+
+/// One stage's line.
+#[derive(Debug, Serialize)]
+struct StageView {
+    stage: &'static str,
+    /// `ok`, `refused` or `not-reached`.
+    outcome: &'static str,
+    detail: String,
+}
+
+/// The JSON form.
+#[derive(Debug, Serialize)]
+struct Report {
+    schema: &'static str,
+    /// How many keys would be given.
+    keys: usize,
+    user: String,
+    fingerprint: Option<String>,
+    /// As whom the metadata was asked.
+    run_as: String,
+    refusal: Option<RefusalView>,
+    stages: Vec<StageView>,
+    signer: Option<SignerView>,
+    anchors: Option<String>,
+    certificates: Vec<CertificateView>,
+    staples: Vec<StapleView>,
+    records: Vec<RecordView>,
+    /// Our clock at the decision.
+    at: Option<Moment>,
+    /// How many seconds our clock is ahead of the metadata's.
+    clock_ahead: Option<i64>,
+    requests: u32,
+    milliseconds: u64,
+}
+
+impl Explain {
+    /// Decides, and writes the page.
+    #[must_use]
+    pub fn run(&self) -> Page {
+        let mut remark = String::new();
+        if !self.here {
+            match run_as::ask_as_helper_user(&self.arguments()) {
+                run_as::Asked::There(page) => return page,
+                run_as::Asked::Here(why) => remark = why,
+            }
+        }
+        let config = Config::load(self.config.as_deref());
+        let request = Request::new(&self.user, self.fingerprint.as_deref());
+        let Examination { verdicts, facts } = match (&request, &config) {
+            (Ok(request), Ok(config)) => authorize::examine(Some(request), config),
+            // The helper's order: what sshd asks, then what the administrator wrote.
+            (Err(refusal), _) | (_, Err(refusal)) => Examination {
+                verdicts: Err(refusal.clone()),
+                facts: Facts::default(),
+            },
+        };
+        let report = self.report(&config, &verdicts, &facts);
+        let exit = if report.keys == 0 { EXIT_REFUSED } else { 0 };
+        let page = if self.json {
+            super::json_page(&report, exit)
+        } else {
+            Page {
+                out: text(&report).into_bytes(),
+                exit,
+                ..Page::default()
+            }
+        };
+        Page { err: remark, ..page }
+    }
+
+    /// The same call, for whoever asks in our place.
+    fn arguments(&self) -> Vec<std::ffi::OsString> {
+        let mut arguments: Vec<std::ffi::OsString> = vec!["explain".into(), "--here".into()];
+        if self.json {
+            arguments.push("--json".into());
+        }
+        if let Some(config) = &self.config {
+            arguments.extend(["--config".into(), config.into()]);
+        }
+        arguments.extend(["--".into(), self.user.clone().into()]);
+        arguments.extend(self.fingerprint.clone().map(Into::into));
+        arguments
+    }
+
+    fn report(
+        &self,
+        config: &Result<Config, Refusal>,
+        verdicts: &Result<authorize::Verdicts, Refusal>,
+        facts: &Facts,
+    ) -> Report {
+        let at = facts
+            .now
+            .map(|now| view::seconds(i64::try_from(now.as_secs()).unwrap_or(i64::MAX)));
+        let clock_ahead = clock_ahead(facts);
+        let records =
+            facts.evidence.as_ref().zip(at).map(|(evidence, at)| {
+                view::records(&evidence.active_keys, verdicts.as_ref(), at, clock_ahead)
+            });
+        Report {
+            schema: SCHEMA,
+            keys: verdicts.as_ref().map_or(0, |verdicts| {
+                verdicts.iter().filter(|verdict| verdict.is_ok()).count()
+            }),
+            user: shown(&self.user),
+            fingerprint: self.fingerprint.as_deref().map(shown),
+            run_as: run_as::me(),
+            refusal: verdicts.as_ref().err().map(RefusalView::of),
+            stages: self.stages(config, verdicts.as_ref().err(), facts, clock_ahead),
+            signer: view::signer(facts),
+            anchors: facts.anchors.as_deref().map(shown),
+            certificates: facts
+                .evidence
+                .as_ref()
+                .map(view::certificates)
+                .unwrap_or_default(),
+            staples: facts.evidence.as_ref().map(view::staples).unwrap_or_default(),
+            records: records.unwrap_or_default(),
+            at,
+            clock_ahead,
+            requests: facts.requests,
+            milliseconds: u64::try_from(facts.elapsed.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn stages(
+        &self,
+        config: &Result<Config, Refusal>,
+        refusal: Option<&Refusal>,
+        facts: &Facts,
+        clock_ahead: Option<i64>,
+    ) -> Vec<StageView> {
+        let refused = refusal.map(|refusal| (Stage::of(refusal.reason, facts), refusal));
+        let view = |stage: Stage| {
+            let (outcome, detail) = match refused {
+                Some((at, refusal)) if at == stage => (
+                    "refused",
+                    format!("{}: {}", refusal.reason, shown(&refusal.detail)),
+                ),
+                Some((at, _)) if at < stage => ("not-reached", String::new()),
+                _ => ("ok", self.detail(stage, config, facts, clock_ahead)),
+            };
+            StageView {
+                stage: stage.name(),
+                outcome,
+                detail,
+            }
+        };
+        Stage::ALL.into_iter().map(view).collect()
+    }
+
+    /// What a stage that was passed found.
+    fn detail(
+        &self,
+        stage: Stage,
+        config: &Result<Config, Refusal>,
+        facts: &Facts,
+        clock_ahead: Option<i64>,
+    ) -> String {
+        let records = || {
+            let evidence = facts.evidence.as_ref();
+            evidence.map_or(0, |evidence| crate::keys::describe(&evidence.active_keys).len())
+        };
+        match stage {
+            Stage::Request => match &self.fingerprint {
+                Some(fingerprint) => format!("{}, key {}", shown(&self.user), shown(fingerprint)),
+                None => format!("{}, any key", shown(&self.user)),
+            },
+            Stage::Config => match (&self.config, config) {
+                (Some(path), _) => shown(&path.display().to_string()),
+                (None, Ok(config)) if *config == Config::default() => "the defaults".to_owned(),
+                (None, _) => DEFAULT_PATH.to_owned(),
+            },
+            Stage::Host => match &facts.host {
+                Some(Host::Nitro(id)) => format!("the firmware says {id}"),
+                Some(Host::Xen(Some(id))) => format!("Xen; the configuration says {id}"),
+                Some(Host::Xen(None)) => "Xen; the metadata names the instance".to_owned(),
+                None => String::new(),
+            },
+            Stage::Metadata => {
+                let address = facts
+                    .address
+                    .map(|address| format!("{address}, "))
+                    .unwrap_or_default();
+                let clock = match clock_ahead {
+                    Some(ahead) if ahead > NOTABLE_SKEW => {
+                        format!(", this clock is {ahead} s ahead of the metadata's")
+                    }
+                    Some(ahead) if ahead < -NOTABLE_SKEW => {
+                        format!(
+                            ", this clock is {} s behind the metadata's",
+                            ahead.saturating_neg()
+                        )
+                    }
+                    Some(_) => ", the clocks agree".to_owned(),
+                    None => String::new(),
+                };
+                let elapsed = facts.elapsed.as_millis();
+                format!("{address}{} requests, {elapsed} ms in all{clock}", facts.requests)
+            }
+            Stage::Keys => format!("{} records for {}", records(), shown(&self.user)),
+            Stage::Signer | Stage::Revocation => String::new(),
+            Stage::Records => format!("{} judged", records()),
+        }
+    }
+}
+
+/// How many seconds our clock was ahead of the metadata's, where that said.
+fn clock_ahead(facts: &Facts) -> Option<i64> {
+    let ours = i64::try_from(facts.now?.as_secs()).ok()?;
+    let theirs = http_date(facts.date.as_deref()?)?;
+    Some(ours.saturating_sub(theirs))
+}
+
+/// An HTTP date in its one form that may be sent today (RFC 9110 §5.6.7, IMF-fixdate), in Unix seconds.
+#[must_use]
+pub(super) fn http_date(text: &str) -> Option<i64> {
+    /// `Sun, 06 Nov 1994 08:49:37 GMT`.
+    const LENGTH: usize = 29;
+    if text.len() != LENGTH || !text.ends_with(" GMT") {
+        return None;
+    }
+    let parser = jiff::fmt::rfc2822::DateTimeParser::new();
+    parser.parse_timestamp(text).ok().map(jiff::Timestamp::as_second)
+}
+
+/// The form for people.
+fn text(report: &Report) -> String {
+    let mut out = String::new();
+    view::line(&mut out, "asked as", &report.run_as);
+    for stage in &report.stages {
+        match (stage.stage, &report.signer) {
+            ("signer", Some(signer)) if stage.outcome == "ok" => {
+                view::served_lines(&mut out, &report.certificates, &report.staples);
+                view::signer_lines(&mut out, signer, report.anchors.as_deref());
+            }
+            ("revocation", Some(_)) if stage.outcome == "ok" => {}
+            _ if stage.outcome == "ok" && stage.detail.is_empty() => view::line(&mut out, stage.stage, "ok"),
+            _ if stage.outcome == "ok" => view::line(&mut out, stage.stage, &stage.detail),
+            _ if stage.outcome == "refused" => {
+                if matches!(stage.stage, "signer" | "revocation") {
+                    view::served_lines(&mut out, &report.certificates, &report.staples);
+                }
+                view::line(&mut out, stage.stage, &format!("REFUSED {}", stage.detail));
+            }
+            _ => view::line(&mut out, stage.stage, "not reached"),
+        }
+    }
+    view::record_lines(&mut out, &report.records);
+    let verdict = match report.keys {
+        0 => "no key would be given".to_owned(),
+        1 => "1 key would be given".to_owned(),
+        more => format!("{more} keys would be given"),
+    };
+    view::line(&mut out, "verdict", &verdict);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stage_of_every_reason_is_in_the_order_of_a_login() {
+        let facts = Facts {
+            host: Some(Host::Xen(None)),
+            ..Facts::default()
+        };
+        let reached: Vec<Stage> = Reason::ALL
+            .iter()
+            .filter(|reason| !matches!(reason, Reason::InstanceId | Reason::Internal))
+            .map(|reason| Stage::of(*reason, &facts))
+            .collect();
+        assert!(reached.is_sorted(), "{reached:?}");
+    }
+
+    #[test]
+    fn only_the_http_date_that_may_be_sent_is_read() {
+        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        for other in [
+            "",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "Sun, 06 Nov 1994 08:49:37 +01",
+            "Xxx, 06 Nov 1994 08:49:37 GMT",
+        ] {
+            assert_eq!(http_date(other), None, "{other}");
+        }
+    }
+}

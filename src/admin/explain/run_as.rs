@@ -1,0 +1,72 @@
+//! As whom the metadata is asked.
+//!
+//! sshd runs the helper as `ec2-instance-connect`; a firewall that knows uids, or the permissions of a file, may
+//! treat root otherwise. So root hands the whole question to a copy of this program that runs as that user, and
+//! only passes its answer on.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
+use nix::unistd::{Uid, User};
+
+use crate::admin::EXIT_REFUSED;
+use crate::admin::output::Page;
+use crate::escape;
+
+/// The user that sshd runs the helper as.
+const HELPER_USER: &str = "ec2-instance-connect";
+
+/// This program, whatever it is called and wherever it is.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// Who asked.
+pub(super) enum Asked {
+    /// The helper's user, and this is its page.
+    There(Page),
+    /// Nobody yet: it is for us to ask. What a person should know about that, if anything.
+    Here(String),
+}
+
+/// Asks as the helper's user, where we are root and there is such a user.
+pub(super) fn ask_as_helper_user(arguments: &[OsString]) -> Asked {
+    if !Uid::effective().is_root() {
+        return Asked::Here(String::new());
+    }
+    let Ok(Some(user)) = User::from_name(HELPER_USER) else {
+        return Asked::Here(format!("There is no user {HELPER_USER}: asked as root.\n"));
+    };
+    let output = Command::new(THIS_PROGRAM)
+        .args(arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        // Also drops root's other groups.
+        .uid(user.uid.as_raw())
+        .gid(user.gid.as_raw())
+        .output();
+    match output {
+        Ok(output) => Asked::There(Page {
+            out: output.stdout,
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+            exit: output
+                .status
+                .code()
+                .and_then(|code| u8::try_from(code).ok())
+                .unwrap_or(EXIT_REFUSED),
+        }),
+        Err(error) => Asked::Here(format!(
+            "Cannot run as {HELPER_USER} ({}): asked as root.\n",
+            escape::text(&error.to_string())
+        )),
+    }
+}
+
+/// Who we are, for people.
+pub(super) fn me() -> String {
+    let uid = Uid::effective();
+    match User::from_uid(uid) {
+        Ok(Some(user)) => format!("{} (uid {uid})", escape::token(&user.name)),
+        _ => format!("uid {uid}"),
+    }
+}
