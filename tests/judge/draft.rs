@@ -2,6 +2,7 @@
 
 use eic_simulator::certificate::CertSpec;
 use eic_simulator::evidence::{Scene, Touches, VARIATIONS};
+use eic_simulator::key::{Key, Scheme};
 use eic_simulator::ocsp::{Responder, Response, Single};
 use eic_simulator::record::Record;
 use eic_simulator::signer::{Part, keys};
@@ -93,8 +94,47 @@ impl Draft {
         &mut self.scene.records[0]
     }
 
+    /// Whether every signature that is asked for can be made: two changes may ask a key for what it cannot do.
+    pub(crate) fn can_be_made(&self) -> bool {
+        let signer = &self.scene.signer;
+        let above = |place: usize| signer.issuers.get(place).unwrap_or(&signer.root).key;
+        let signed = |spec: &CertSpec, by: Key| fits(spec.signed_with.unwrap_or(by), spec.scheme);
+        let chain = signed(&signer.leaf, above(0)) && signed(&signer.root, signer.root.key);
+        let issuers = signer.issuers.iter().enumerate();
+        let mut issuers = issuers.map(|(place, spec)| signed(spec, above(place + 1)));
+        let staples = signer.staples.iter().all(|staple| {
+            let issuer = if staple.about == Part::Leaf {
+                above(0)
+            } else {
+                signer.root.key
+            };
+            let response = &staple.response;
+            match &response.responder {
+                Responder::Issuer => fits(issuer, response.scheme),
+                Responder::Impostor(key) => fits(*key, response.scheme),
+                Responder::Delegate(spec) => signed(spec, issuer) && fits(spec.key, response.scheme),
+                Responder::SelfSigned(spec) | Responder::SignedBySubject(spec) => {
+                    spec.scheme.is_none() && fits(spec.key, response.scheme)
+                }
+            }
+        });
+        chain && issuers.all(|fits| fits) && staples
+    }
+
     pub(crate) fn headers(&mut self, change: impl FnOnce(Record) -> Record) {
         self.scene.records[0] = change(self.scene.records[0].clone());
+    }
+}
+
+/// Whether `key` can sign by `scheme`; every key has a usual one.
+fn fits(key: Key, scheme: Option<Scheme>) -> bool {
+    let elliptic = matches!(key, Key::P256(_) | Key::P384(_));
+    match scheme {
+        None => true,
+        Some(Scheme::Ecdsa(_)) => elliptic,
+        Some(Scheme::RsaPkcs1(_)) => !elliptic,
+        // A hash and a salt of 64 bytes each have no room in 128.
+        Some(Scheme::RsaPss { salt, .. }) => !elliptic && (key != Key::Rsa1024 || salt < 60),
     }
 }
 

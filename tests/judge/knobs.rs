@@ -522,7 +522,7 @@ pub(crate) const STAPLE: &[Knob] = &[
             ..Single::good()
         });
     }),
-    knob("thirty-two answers for others first", |d| others(d, 31)),
+    knob("thirty answers for others first", |d| others(d, 30)),
     knob("thirty-three answers", |d| others(d, 32)),
     knob("began seven minutes ahead", |d| d.single().this_update = 420),
     knob("began three minutes ahead", |d| d.single().this_update = 180),
