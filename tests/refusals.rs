@@ -515,6 +515,18 @@ fn revocation_outweighs_another_good_staple() {
         revoked.name = StapleName::Text("ZZ".to_owned());
         case.signer.staples.push(revoked);
     });
+    // Not even time does: what was revoked once does not become good by waiting.
+    refused(Reason::StapleRevoked, |case| {
+        let mut revoked = Staple::good(Part::Leaf);
+        revoked.response.singles[0] = Single {
+            status: Status::Revoked(-30 * DAY),
+            this_update: -20 * DAY,
+            next_update: Some(-10 * DAY),
+            ..Single::good()
+        };
+        revoked.name = StapleName::Text("ZZ".to_owned());
+        case.signer.staples.push(revoked);
+    });
     // Within one response too, in either order and by whichever hash the certificate is named.
     for hash in [Hash::Sha1, Hash::Sha256] {
         for place in [0, 1] {

@@ -177,6 +177,10 @@ fn standing(link: &Link, staples: &[Result<Staple<'_>, NotAStaple>], now: UnixTi
 
 /// Until when `response`, whose signature holds, vouches for its certificate, in Unix seconds.
 fn judge(response: &SingleResponse<'_>, now: UnixTime) -> Result<i64, Refusal> {
+    if response.status == CertStatus::Revoked {
+        // Whatever its window: what was revoked once does not become good by waiting.
+        return Err(Refusal::new(Reason::StapleRevoked, "the certificate is revoked"));
+    }
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     let (earliest, latest) = (
         now.saturating_sub(CLOCK_TOLERANCE),
@@ -203,14 +207,13 @@ fn judge(response: &SingleResponse<'_>, now: UnixTime) -> Result<i64, Refusal> {
             "the staple's nextUpdate is past",
         ));
     }
-    match response.status {
-        CertStatus::Good => Ok(next_update),
-        CertStatus::Revoked => Err(Refusal::new(Reason::StapleRevoked, "the certificate is revoked")),
-        CertStatus::Unknown => Err(Refusal::new(
+    if response.status != CertStatus::Good {
+        return Err(Refusal::new(
             Reason::StapleUnknown,
             "the responder does not know the certificate",
-        )),
+        ));
     }
+    Ok(next_update)
 }
 
 /// The refusal, with the subject of the certificate that it is about.

@@ -1,5 +1,12 @@
 //! What each fuzz target does with its input. `cargo test` runs the same functions over the committed corpus.
-#![allow(dead_code, missing_docs, reason = "each target is its own program and uses one of these")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "each target is its own program and uses one of these"
+)]
+
+use std::time::Duration;
 
 use ec2_instance_connect::config::Config;
 use ec2_instance_connect::escape;
@@ -11,9 +18,18 @@ use ec2_instance_connect::trust::anchors::AnchorSet;
 use ec2_instance_connect::trust::{Chain, Staple};
 use pki_types::UnixTime;
 
+#[path = "decision.rs"]
+pub mod decision;
+#[path = "evidence.rs"]
+pub mod evidence;
+#[path = "http.rs"]
+pub mod http;
+
 /// Names, fingerprints, ids: what is taken is printed as it was given, and is harmless where it goes.
 pub fn request(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
     if let Ok(name) = LoginName::new(text) {
         assert_eq!(name.as_str(), text);
         assert!(text.len() <= LoginName::MAX_LEN && !text.contains(['/', '%', '?', '#', '\\', ' ']));
@@ -34,7 +50,9 @@ pub fn request(data: &[u8]) {
 
 /// A configuration is read whole or its error has a place in it.
 pub fn config(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
     if let Err(error) = Config::parse(text) {
         if let Some((line, column)) = error.position {
             assert!(line >= 1 && column >= 1 && line <= text.split('\n').count());
@@ -44,7 +62,9 @@ pub fn config(data: &[u8]) {
 
 /// Region and suffix: a place's signer is a domain name made of exactly these two.
 pub fn place(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
     let (region, domain) = text.split_once('\n').unwrap_or((text, "amazonaws.com"));
     if let Ok(place) = Place::new(region, domain, None, &[]) {
         let name = place.signer_name();
@@ -53,15 +73,34 @@ pub fn place(data: &[u8]) {
     }
 }
 
-/// A chain that was not made by Amazon leads to none of its roots.
+/// A chain that was not made by Amazon leads to none of its roots; one that the make-believe root signed, and
+/// nothing else does, leads there.
 pub fn chain(data: &[u8]) {
-    if let Ok(chain) = Chain::from_pem(data) {
-        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_763_900_000));
-        assert!(chain.verify(&AnchorSet::amazon(), "managed-ssh-signer.us-east-1.amazonaws.com", now).is_err());
+    let Ok(chain) = Chain::from_pem(data) else {
+        return;
+    };
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(evidence::NOW));
+    assert!(chain.verify(&AnchorSet::amazon(), evidence::HOST, now).is_err());
+    if evidence::verify(&chain, now).is_ok() {
+        let certificates = evidence::pem_contents(data);
+        assert!(evidence::holds(
+            &certificates[..1],
+            evidence::signed_part(evidence::LEAF)
+        ));
+        assert!(evidence::holds(
+            &certificates,
+            evidence::signed_part(evidence::ISSUER)
+        ));
     }
 }
 
 /// An OCSP response is parsed or refused.
 pub fn staple(data: &[u8]) {
     let _ = Staple::parse(data);
+}
+
+/// Whatever the document, a key that comes out of it is one that the signer signed, for this instance and a time
+/// still to come. Gives the number of keys.
+pub fn records(data: &[u8]) -> usize {
+    evidence::keys_of(data, evidence::INSTANCE, evidence::NOW)
 }
