@@ -56,7 +56,7 @@ fn refusal_is_one_json_document_on_stdout() {
     let output = run(&["setup", "status", "--root", "/nonexistent", "--json"]);
     assert_eq!(output.status.code(), Some(1));
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(json["schema"], "ec2-instance-connect.setup/1");
+    assert_eq!(json["schema"], "ec2-instance-connect/setup/1");
     assert_eq!(
         (json["result"].as_str(), json["refusal"]["code"].as_str()),
         (Some("refused"), Some("io"))

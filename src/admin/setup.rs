@@ -15,7 +15,7 @@ use crate::sshd::system::root::Root;
 use crate::sshd::system::transaction::{self, Ending, Options, Report};
 
 /// Name and version of the JSON form. A field may be added under the same number; anything else takes a new one.
-const SCHEMA: &str = "ec2-instance-connect.setup/1";
+const SCHEMA: &str = "ec2-instance-connect/setup/1";
 
 /// Have sshd ask EC2 Instance Connect for keys, or no longer
 ///
