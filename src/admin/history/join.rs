@@ -31,7 +31,7 @@ use super::moment::Moment;
 /// which all of a connection's authentication must end.
 pub const MAX_LOGIN: i64 = 600;
 
-/// The most rows, so that memory stays bounded (some 250 MB) whatever the logs hold.
+/// The most rows, of about 1 KiB each, so that memory stays bounded whatever the logs hold.
 pub const MAX_ROWS: usize = 250_000;
 
 /// Keys, pushes of a key and reasons within one row: what comes after begins another row. sshd's MaxAuthTries is

@@ -139,7 +139,32 @@ impl Journal {
             .then_some(journal)
     }
 
+    /// Whether journalctl shows everybody's entries. It says so to people only, never beside JSON.
+    fn shows_all(&self) -> io::Result<()> {
+        let mut command = self.plain_command();
+        let output = command
+            .args(["--no-pager", "--lines=0"])
+            .stdout(Stdio::null())
+            .output()?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        if words.contains("not seeing messages from other users")
+            || words.contains("insufficient permissions")
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "other users' entries may not be read: run as root or in the group systemd-journal",
+            ));
+        }
+        Ok(())
+    }
+
     fn command(&self) -> Command {
+        let mut command = self.plain_command();
+        command.args(["--no-pager", "--output=json"]);
+        command
+    }
+
+    fn plain_command(&self) -> Command {
         let mut command = Command::new("journalctl");
         command
             .stdin(Stdio::null())
@@ -150,7 +175,6 @@ impl Journal {
             option.push(directory);
             command.arg(option);
         }
-        command.args(["--no-pager", "--output=json"]);
         command
     }
 
@@ -187,6 +211,7 @@ impl Journal {
     /// # Errors
     /// That journalctl cannot be run or says that it cannot read; `sink`'s.
     pub fn read(&self, since: Moment, trust: &Trust, sink: Sink<'_>) -> Result<Source, ReadError> {
+        self.shows_all()?;
         let mut command = self.command();
         if since != Moment::MIN {
             command.arg(format!("--since=@{}", since.secs().max(0)));
@@ -230,10 +255,7 @@ impl Journal {
             .and_then(|thread| thread.join().ok())
             .unwrap_or_default();
         let complaint = String::from_utf8_lossy(&complaint);
-        // To somebody without the right it shows his own entries, and says so.
-        let not_all = complaint.contains("not seeing messages from other users")
-            || complaint.contains("insufficient permissions");
-        if not_all || !status.success() {
+        if !status.success() {
             let words = complaint.lines().next().unwrap_or_default();
             return Err(io::Error::other(format!("journalctl: {}", crate::escape::text(words))).into());
         }
