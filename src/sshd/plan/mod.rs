@@ -30,13 +30,13 @@ pub struct Facts {
     pub snapshot: Snapshot,
     /// The main file behind its symlinks; `None` when there is no configuration at all.
     pub main: Option<MainFile>,
-    /// The file at [`DROPIN`].
+    /// The file at [`DROPIN`](crate::sshd::DROPIN).
     pub dropin: Option<DropInFile>,
-    /// Whether [`DROPIN_DIR`] exists.
+    /// Whether [`DROPIN_DIR`](crate::sshd::DROPIN_DIR) exists.
     pub dropin_dir: bool,
-    /// The two traditional paths, in the order of [`COMMANDS`].
+    /// The two traditional paths, in the order of [`COMMANDS`](crate::sshd::COMMANDS).
     pub commands: [CommandState; 2],
-    /// Whether the user [`RUN_AS`] exists.
+    /// Whether the user [`RUN_AS`](crate::sshd::RUN_AS) exists.
     pub run_as: bool,
     /// sshd's unit: its fragment, then its drop-ins in systemd's order.
     pub unit: Vec<UnitFile>,
@@ -44,9 +44,9 @@ pub struct Facts {
     pub environment: BTreeMap<PathBuf, Vec<u8>>,
     /// The daemon that is running.
     pub running: Option<Running>,
-    /// The content of [`HOLD`], if it exists.
+    /// The content of [`HOLD`](crate::sshd::HOLD), if it exists.
     pub hold: Option<Vec<u8>>,
-    /// Whether the directory of [`HOLD`] exists.
+    /// Whether the directory of [`HOLD`](crate::sshd::HOLD) exists.
     pub hold_dir: bool,
 }
 
@@ -132,7 +132,7 @@ pub enum By {
 /// Where the two lines go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
-    /// [`DROPIN`].
+    /// [`DROPIN`](crate::sshd::DROPIN).
     DropIn,
     /// A marked block in the main file.
     Block,
