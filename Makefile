@@ -19,7 +19,7 @@ demo: ## a complete login on this machine: simulator, sshd, ssh, and two refusal
 test: ## unit tests, black-box tests and real logins (installs what it needs when run as root)
 	@tests/requirements
 	$(CARGO) build --locked --workspace
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --no-fail-fast
 
 check: ## format, lints, documentation
 	$(CARGO) fmt --all --check

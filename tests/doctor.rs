@@ -551,8 +551,8 @@ fn clock_place_signer_and_staples_are_judged() {
                 "LC_ALL=C date -u -d @{} '+%a, %d %b %Y %H:%M:%S GMT'",
                 now() + offset
             ));
-            simulator.fault(Fault::on(
-                "/latest/meta-data/instance-id",
+            simulator.fault(Fault::under(
+                "/latest/",
                 Effect::Header("Date".to_owned(), date.trim().to_owned()),
             ));
             patient.sick("clock", outcome, word);
