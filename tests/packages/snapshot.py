@@ -18,6 +18,8 @@ ALIVE = (
     "/var/tmp",
     "/var/log",
     "/var/cache",
+    # dpkg-db-backup.timer writes here at midnight.
+    "/var/backups",
     "/var/lib/apt",
     "/var/lib/dpkg",
     "/var/lib/dnf",

@@ -87,8 +87,9 @@ def lint(suite, bed, deb, rpms):
         in_deb = bed.directory / "units"
         run(["dpkg-deb", "-x", deb, in_deb])
         installed = [in_deb / "usr/lib/systemd/system" / Path(u).name for u in units]
-        done = run(["systemd-analyze", "verify", f"--root={in_deb}", *installed], check=False)
-        ours = [l for l in done.stdout.splitlines() if NAME in l]
+        done = run(["systemd-analyze", "verify", "--man=no", f"--root={in_deb}", *installed], check=False)
+        # The package alone has none of systemd's own units; a missing one of those says nothing of ours.
+        ours = [l for l in done.stdout.splitlines() if NAME in l and "Unit sysinit.target not found" not in l]
         suite.check("systemd-analyze verify has nothing to say about the units", ours == [], done.stdout)
     if shutil.which("shellcheck"):
         scripts = ["packaging/build", "packaging/build-cross", "packaging/install", "packaging/stage", "packaging/glibc-needed"]
