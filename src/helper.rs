@@ -41,11 +41,15 @@ system's log, facility authpriv, identifier ec2-instance-connect.
 enum Invocation {
     Help,
     Version,
-    Login {
-        config: Option<PathBuf>,
-        user: String,
-        fingerprint: Option<String>,
-    },
+    Login(Words),
+}
+
+/// sshd's words for one login.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Words {
+    config: Option<PathBuf>,
+    user: String,
+    fingerprint: Option<String>,
 }
 
 /// Runs the helper on its arguments, without the program's name.
@@ -58,12 +62,9 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             env!("CARGO_PKG_VERSION"),
             "\n"
         )),
-        Some(Invocation::Login {
-            config,
-            user,
-            fingerprint,
-        }) => {
-            let config = Config::load(config.as_deref());
+        Some(Invocation::Login(words)) => {
+            let (user, fingerprint) = (words.user, words.fingerprint);
+            let config = Config::load(words.config.as_deref());
             let level = config.as_ref().map_or(Level::Info, |config| config.log.level);
             let decision = Request::new(&user, fingerprint.as_deref())
                 .and_then(|request| config.map(|config| authorize(&request, &config)))
@@ -80,29 +81,39 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Options come first and are only what they are in full: sshd puts a login name into our arguments, and no
-/// name may become an option. `None` is wrong usage.
+/// Options come first, each with its value, and are taken only while more than two words are left: the last two
+/// are sshd's, and no login name that sshd puts there may become an option. `None` is wrong usage.
 fn parse(arguments: Vec<OsString>) -> Option<Invocation> {
     // What is not UTF-8 becomes a name of no shape that has a key.
     let words: Vec<String> = arguments
         .into_iter()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    let login = |config: Option<&str>, user: &str, fingerprint: Option<&str>| Invocation::Login {
-        config: config.map(PathBuf::from),
-        user: user.to_owned(),
-        fingerprint: fingerprint.map(str::to_owned),
-    };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["--help" | "-h"] => Some(Invocation::Help),
         ["--version" | "-V"] => Some(Invocation::Version),
-        ["--config", config, user] => Some(login(Some(config), user, None)),
-        ["--config", config, user, fingerprint] => Some(login(Some(config), user, Some(fingerprint))),
-        [user] => Some(login(None, user, None)),
-        [user, fingerprint] => Some(login(None, user, Some(fingerprint))),
-        _ => None,
+        words => login(words).map(Invocation::Login),
     }
+}
+
+fn login(mut words: &[&str]) -> Option<Words> {
+    let mut login = Words::default();
+    while let [option, value, _, ..] = words {
+        match *option {
+            "--config" if login.config.is_none() => login.config = Some(PathBuf::from(value)),
+            _ => return None,
+        }
+        words = words.get(2..)?;
+    }
+    let (user, fingerprint) = match words {
+        [user] => (user, None),
+        [user, fingerprint] => (user, Some(fingerprint)),
+        _ => return None,
+    };
+    login.user = (*user).to_owned();
+    login.fingerprint = fingerprint.map(|&fingerprint| fingerprint.to_owned());
+    Some(login)
 }
 
 fn tell(text: &str) -> ExitCode {
@@ -119,12 +130,11 @@ mod tests {
     }
 
     fn login(config: Option<&str>, user: &str, fingerprint: Option<&str>) -> Option<Invocation> {
-        let (user, fingerprint) = (user.to_owned(), fingerprint.map(str::to_owned));
-        Some(Invocation::Login {
+        Some(Invocation::Login(Words {
             config: config.map(PathBuf::from),
-            user,
-            fingerprint,
-        })
+            user: user.to_owned(),
+            fingerprint: fingerprint.map(str::to_owned),
+        }))
     }
 
     #[test]
@@ -150,12 +160,17 @@ mod tests {
             parsed(&["--config", "/etc/c", "--help", "f"]),
             login(Some("/etc/c"), "--help", Some("f"))
         );
+        assert_eq!(
+            parsed(&["--config", "c", "--config", "f"]),
+            login(Some("c"), "--config", Some("f"))
+        );
     }
 
     #[test]
     fn too_few_and_too_many_words_are_wrong_usage() {
         assert_eq!(parsed(&[]), None);
         assert_eq!(parsed(&["a", "f", "x"]), None);
+        assert_eq!(parsed(&["--config", "c", "--config", "d", "a"]), None);
         assert_eq!(parsed(&["--config", "c", "a", "f", "x"]), None);
     }
 }
