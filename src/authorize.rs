@@ -19,9 +19,9 @@ use crate::instance::{Host, InstanceId};
 use crate::keys::{self, AuthorizedKey, Question};
 use crate::place::Place;
 use crate::reason::{Reason, Refusal};
-use crate::request::{Fingerprint, Request};
+use crate::request::Request;
 use crate::trust::anchors::{self, AnchorSet};
-use crate::trust::{Chain, TrustedSigner, VerifiedChain};
+use crate::trust::{self, Chain, TrustedSigner, VerifiedChain};
 
 /// What was decided, and why.
 #[derive(Debug)]
@@ -153,9 +153,32 @@ fn count(refusals: &mut Vec<(Refusal, usize)>, refusal: Refusal) {
 /// The verdict on each record, in the order of the document.
 pub type Verdicts = Vec<Result<AuthorizedKey, Refusal>>;
 
+/// All that must be asked is asked first; what came back is parsed and proven after that.
 fn decide(asked: Option<&Request>, config: &Config, facts: &mut Facts) -> Result<Verdicts, Refusal> {
     let host = Host::detect(&config.instance.sysfs, config.instance.id.as_ref())?;
     facts.host = Some(host.clone());
+    let evidence = converse(asked, config, &host, facts)?;
+    let now = now()?;
+    let evidence = facts.evidence.insert(evidence).clone();
+    let instance = facts
+        .instance
+        .insert(instance(&host, &evidence.documents)?)
+        .clone();
+    let question = Question {
+        instance: &instance,
+        fingerprint: asked.and_then(|request| request.fingerprint),
+        now,
+    };
+    judge(&evidence, question, config, facts)
+}
+
+/// The whole conversation with the metadata service, within its deadline.
+fn converse(
+    asked: Option<&Request>,
+    config: &Config,
+    host: &Host,
+    facts: &mut Facts,
+) -> Result<Evidence, Refusal> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -165,22 +188,22 @@ fn decide(asked: Option<&Request>, config: &Config, facts: &mut Facts) -> Result
         let deadline = Instant::now()
             .checked_add(config.imds.total_timeout)
             .unwrap_or_else(Instant::now);
-        let proof = tokio::time::timeout_at(deadline, prove(asked, config, &host, deadline, facts));
-        proof.await.unwrap_or_else(|_| {
+        let evidence = tokio::time::timeout_at(deadline, gather(asked, config, host, deadline, facts));
+        evidence.await.unwrap_or_else(|_| {
             let detail = format!("no decision within {} ms", config.imds.total_timeout.as_millis());
             Err(Refusal::new(Reason::Deadline, detail))
         })
     })
 }
 
-/// The conversation with the metadata service, and the proof of what it said.
-async fn prove(
+/// Asks for everything that the proof can need. Without a key document nothing more is asked.
+async fn gather(
     asked: Option<&Request>,
     config: &Config,
     host: &Host,
     deadline: Instant,
     facts: &mut Facts,
-) -> Result<Verdicts, Refusal> {
+) -> Result<Evidence, Refusal> {
     let session = Session::open(&config.imds, deadline).await?;
     facts.address = Some(session.address());
     let active_keys = match asked {
@@ -198,42 +221,31 @@ async fn prove(
     let documents = session.signer_documents(host.known_id().is_none()).await;
     facts.requests = session.requests();
     facts.date = session.date();
-    let mut evidence = Evidence {
-        active_keys,
-        documents: documents?,
-        staples: Vec::new(),
-    };
-    let fingerprint = asked.and_then(|request| request.fingerprint);
-    let verdicts = weigh(&session, &mut evidence, fingerprint, host, config, facts).await;
+    let documents = documents?;
+    let staples = fetch_staples(&session, &documents).await;
     facts.requests = session.requests();
-    facts.evidence = Some(evidence);
-    verdicts
+    Ok(Evidence {
+        active_keys,
+        documents,
+        staples,
+    })
 }
 
-/// The proof of what the metadata said; it fetches the staples that the proof needs into `evidence`.
-async fn weigh(
-    session: &Session,
-    evidence: &mut Evidence,
-    fingerprint: Option<Fingerprint>,
-    host: &Host,
-    config: &Config,
-    facts: &mut Facts,
-) -> Result<Verdicts, Refusal> {
-    let instance = facts
-        .instance
-        .insert(instance(host, &evidence.documents)?)
-        .clone();
-    let now = *facts.now.insert(now()?);
-    let path = signer_path(&evidence.documents, config, now, facts)?;
-    let names = &evidence.documents.staple_names;
-    let signer = prove_signer(session, &path, names, &mut evidence.staples, config, now).await?;
-    facts.signer = Some(Until::of(&signer));
-    let question = Question {
-        instance: &instance,
-        fingerprint,
-        now,
+/// The staples, all at once: first those that bear the name of a certificate of the chain, then the others, as far
+/// as the limit goes. A name is only a hint. Nothing is proven here, and nothing is parsed but PEM.
+pub async fn fetch_staples(session: &Session, documents: &SignerDocuments) -> Vec<(StapleName, Vec<u8>)> {
+    let expected = trust::staple_names(&documents.signer_cert);
+    let is_expected = |name: &&StapleName| {
+        expected
+            .iter()
+            .any(|hash| hash.eq_ignore_ascii_case(name.as_str()))
     };
-    Ok(keys::judge(&evidence.active_keys, question, &signer))
+    let mut names = documents.staple_names.clone();
+    names.sort_unstable();
+    names.dedup();
+    let (likely, others): (Vec<_>, Vec<_>) = names.iter().partition(is_expected);
+    let names = likely.into_iter().chain(others).take(limits::MAX_STAPLES);
+    session.staples(names).await
 }
 
 /// All that the metadata said in one login: what [`judge`] judges again, at any time and on any machine.
@@ -336,41 +348,11 @@ fn reach_anchor(
     Err(first.unwrap_or_else(|| Refusal::new(Reason::Anchors, "no trust anchors are configured")))
 }
 
-/// Fetches into `staples` those that say by their name that they are for the path, and the others only if one is
-/// lacking.
+/// The signer, once no certificate of its path is revoked. `doctor` asks this apart from the path.
 ///
 /// # Errors
 /// One of the `staple-…` reasons.
-pub async fn prove_signer(
-    session: &Session,
-    chain: &VerifiedChain,
-    names: &[StapleName],
-    staples: &mut Vec<(StapleName, Vec<u8>)>,
-    config: &Config,
-    now: UnixTime,
-) -> Result<TrustedSigner, Refusal> {
-    let expected = chain.staple_names();
-    let is_expected = |name: &&StapleName| {
-        expected
-            .iter()
-            .any(|hash| hash.eq_ignore_ascii_case(name.as_str()))
-    };
-    let (likely, others): (Vec<_>, Vec<_>) = names.iter().partition(is_expected);
-    *staples = session.staples(likely).await;
-    match revocation(chain, staples, config, now) {
-        Err(refusal) if may_be_elsewhere(refusal.reason) && !others.is_empty() => {
-            staples.extend(
-                session
-                    .staples(others.into_iter().take(limits::MAX_OTHER_STAPLES))
-                    .await,
-            );
-            revocation(chain, staples, config, now)
-        }
-        outcome => outcome,
-    }
-}
-
-fn revocation(
+pub fn revocation(
     chain: &VerifiedChain,
     staples: &[(StapleName, Vec<u8>)],
     config: &Config,
@@ -381,13 +363,5 @@ fn revocation(
         staples.iter().map(|(_, base64)| base64.as_slice()),
         config.trust.ocsp,
         now,
-    )
-}
-
-/// Whether a staple of another name could mend this refusal.
-fn may_be_elsewhere(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::StapleMissing | Reason::StapleMalformed | Reason::StapleSignature | Reason::StapleStale
     )
 }

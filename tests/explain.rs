@@ -258,7 +258,7 @@ fn key_that_would_be_given_is_shown_by_its_fingerprint_alone() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains(SHA256), "{text}");
     assert!(text.contains("arn:aws:iam::123456789012:user/alice"), "{text}");
-    assert!(text.contains("8 requests"), "{text}");
+    assert!(text.contains("9 requests"), "{text}");
     assert!(text.contains("1 key would be given"), "{text}");
     let blob = KEY_LINE.split(' ').nth(1).unwrap();
     let report = String::from_utf8(explain(&config, &[USER]).stdout).unwrap();

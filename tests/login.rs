@@ -168,7 +168,7 @@ fn login_on_an_instance_with_the_default_configuration_succeeds() {
         sshd.lets_in("ec2-user", "key");
         assert_eq!(
             simulator.requests().len(),
-            16,
+            18,
             "probe and signature: {:#?}",
             simulator.requests()
         );

@@ -71,7 +71,7 @@ fn samples(path: &Path) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn sound_metadata_without_any_key_passes_and_costs_seven_requests() {
+fn sound_metadata_without_any_key_passes_and_costs_eight_requests() {
     let simulator = simulator();
     let output = selftest(&simulator, &["--json"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -79,7 +79,7 @@ fn sound_metadata_without_any_key_passes_and_costs_seven_requests() {
     assert_eq!(report["schema"], "ec2-instance-connect/selftest/1");
     assert_eq!(
         (&report["ok"], &report["requests"]),
-        (&true.into(), &7.into()),
+        (&true.into(), &8.into()),
         "{report}"
     );
     assert!(report["ahead_refusal"].is_null() && report["warnings"].as_array().unwrap().is_empty());
@@ -189,7 +189,7 @@ fn metrics_are_whole_and_readable_by_others() {
     let samples = samples(&textfile);
     assert_eq!((samples["success"], samples["success_ahead"]), (1.0, 1.0));
     assert_eq!(samples["result{reason=\"ok\"}"], 1.0);
-    assert_eq!(samples["requests"], 7.0);
+    assert_eq!(samples["requests"], 8.0);
     assert!(samples["signer_validity_seconds"] > 86_400.0, "{samples:?}");
     assert!(samples["staple_validity_seconds"] > 0.0, "{samples:?}");
     assert!(samples["duration_seconds"] > 0.0, "{samples:?}");

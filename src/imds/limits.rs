@@ -14,9 +14,9 @@ pub const MAX_HEADERS: usize = 64;
 /// Longest session token taken; the service's have 56 bytes.
 pub const MAX_TOKEN_BYTES: usize = 1024;
 
-/// Staples fetched beyond those whose names say that they are for a certificate of the path: a chain of five
-/// certificates with three staples each stays below, and no list can make us ask for ever.
-pub const MAX_OTHER_STAPLES: usize = 16;
+/// Staples fetched: a chain of five certificates with three staples each stays below, and no list can make us ask
+/// for ever.
+pub const MAX_STAPLES: usize = 16;
 
 /// Longest staple name taken: an upper-case SHA-256 has 64 characters.
 pub const MAX_STAPLE_NAME: usize = 128;

@@ -16,7 +16,7 @@ use super::signature::ALGORITHMS;
 use crate::reason::{Reason, Refusal};
 
 /// Most certificates taken in one chain. The service sends four; each makes the search for a path longer.
-const MAX_CERTIFICATES: usize = 10;
+pub(super) const MAX_CERTIFICATES: usize = 10;
 
 /// Least bits of the signer's RSA modulus (NIST SP 800-57 part 1, and what AWS uses).
 const MIN_RSA_BITS: usize = 2048;

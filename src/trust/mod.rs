@@ -21,4 +21,4 @@ mod signature;
 
 pub use chain::{Chain, VerifiedChain};
 pub use ocsp::Staple;
-pub use revocation::TrustedSigner;
+pub use revocation::{TrustedSigner, staple_names};

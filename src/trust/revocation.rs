@@ -10,8 +10,9 @@ use sha2::{Digest as _, Sha256};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
-use super::chain::{Link, VerifiedChain};
+use super::chain::{Link, MAX_CERTIFICATES, VerifiedChain};
 use super::ocsp::{CertStatus, NotAStaple, SingleResponse, Staple, Subject};
+use super::pem;
 use super::signature::PublicKey;
 use crate::config::OcspPolicy;
 use crate::reason::{Reason, Refusal};
@@ -87,21 +88,24 @@ impl TrustedSigner {
     }
 }
 
-impl VerifiedChain {
-    /// By what names a staple for a certificate of this path may go: the upper-case hexadecimal SHA-1 of the
-    /// certificate, as documented, or its SHA-256, as once seen. A hint what to fetch first, nothing more.
-    #[must_use]
-    pub fn staple_names(&self) -> Vec<String> {
-        fn hex(hash: impl AsRef<[u8]>) -> String {
-            hash.as_ref().iter().fold(String::new(), |mut text, byte| {
-                // Writing to a String cannot fail.
-                let _ = write!(text, "{byte:02X}");
-                text
-            })
-        }
-        let names = |der: &CertificateDer<'_>| [hex(Sha1::digest(der)), hex(Sha256::digest(der))];
-        self.certificates().flat_map(names).collect()
+/// By what names staples for the certificates of a PEM document may go: the upper-case hexadecimal SHA-1 of the
+/// certificate, as documented, or its SHA-256, as once seen. A hint what to fetch first, nothing more; what is wrong
+/// with the document is for [`Chain::from_pem`](super::Chain::from_pem) to say.
+#[must_use]
+pub fn staple_names(document: &[u8]) -> Vec<String> {
+    fn hex(hash: impl AsRef<[u8]>) -> String {
+        hash.as_ref().iter().fold(String::new(), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02X}");
+            text
+        })
     }
+    let names = |der: CertificateDer<'_>| [hex(Sha1::digest(&der)), hex(Sha256::digest(&der))];
+    pem::certificates(document)
+        .map_while(Result::ok)
+        .take(MAX_CERTIFICATES)
+        .flat_map(names)
+        .collect()
 }
 
 /// The DER of a staple; nothing where it is not base64. White space may stand anywhere.

@@ -321,7 +321,7 @@ async fn collect(config: &Config, user: Option<&LoginName>, deadline: Instant, s
     }
     match session.signer_documents(true).await {
         Ok(documents) => {
-            let names = documents.staple_names.iter().take(limits::MAX_OTHER_STAPLES);
+            let names = documents.staple_names.iter().take(limits::MAX_STAPLES);
             seen.staples = session.staples(names).await;
             if seen.staples.len() < documents.staple_names.len() {
                 let refusal = Refusal::new(

@@ -241,9 +241,8 @@ async fn judge_signer(
         Ok(path) => {
             report.signer = Some(Step::Held(path.not_after()));
             report.anchors = facts.anchors;
-            let mut staples = Vec::new();
-            let names = &documents.staple_names;
-            let signer = authorize::prove_signer(session, &path, names, &mut staples, config, now).await;
+            let staples = authorize::fetch_staples(session, documents).await;
+            let signer = authorize::revocation(&path, &staples, config, now);
             report.staples = Some(signer.map(|signer| signer.next_update()).into());
         }
     }
