@@ -182,17 +182,35 @@ impl Config {
             Some(path) => (path, Owner::RootOrSelf),
             None => (Path::new(DEFAULT_PATH), Owner::Root),
         };
-        let refuse = |what: &dyn std::fmt::Display| {
-            Refusal::new(Reason::Config, format!("{}: {what}", path.display()))
-        };
-        let content = match file::read_trusted(path, owner, MAX_BYTES) {
-            Ok(content) => content,
-            Err(FileError::NotFound) if named.is_none() => return Ok(Self::default()),
-            Err(error) => return Err(refuse(&error)),
-        };
-        let text = std::str::from_utf8(&content).map_err(|_| refuse(&"is not UTF-8"))?;
-        let config = Self::parse(text)
-            .map_err(|error| Refusal::new(Reason::Config, format!("{}:{error}", path.display())))?;
+        match Self::read(path, owner) {
+            Err(ReadError::File(FileError::NotFound)) if named.is_none() => Ok(Self::default()),
+            Err(error) => {
+                let detail = match error {
+                    ReadError::File(error) => format!("{}: {error}", path.display()),
+                    ReadError::Text(error) => format!("{}:{error}", path.display()),
+                };
+                Err(Refusal::new(Reason::Config, detail))
+            }
+            Ok(config) => Ok(config),
+        }
+    }
+
+    /// The configuration at `path`, a file of `owner`.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn read(path: &Path, owner: Owner) -> Result<Self, ReadError> {
+        let content = file::read_trusted(path, owner, MAX_BYTES).map_err(ReadError::File)?;
+        let text = std::str::from_utf8(&content).map_err(|error| {
+            let sound = content.get(..error.valid_up_to()).unwrap_or_default();
+            ReadError::Text(ConfigError {
+                position: std::str::from_utf8(sound)
+                    .ok()
+                    .map(|sound| position(sound, sound.len())),
+                message: "is not UTF-8".to_owned(),
+            })
+        })?;
+        let config = Self::parse(text).map_err(ReadError::Text)?;
         Ok(Self { owner, ..config })
     }
 
@@ -207,6 +225,15 @@ impl Config {
         })?;
         Ok(document.into_config())
     }
+}
+
+/// Why a file gave no configuration.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The file cannot be used.
+    File(FileError),
+    /// Its text is wrong.
+    Text(ConfigError),
 }
 
 /// What is wrong with a configuration, and where.

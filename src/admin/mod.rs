@@ -5,11 +5,13 @@
 //! page and completions follow by themselves.
 
 pub mod capture;
+pub mod config;
 pub mod doctor;
 pub mod explain;
 pub mod generate;
 pub mod history;
 pub mod output;
+pub mod paint;
 pub mod selftest;
 pub mod setup;
 pub mod verify;
@@ -39,6 +41,7 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
+    Config(config::ConfigCommand),
     Doctor(doctor::Doctor),
     Setup(setup::Setup),
     Generate(generate::Generate),
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Subcommand) -> Page {
     match command {
+        Subcommand::Config(config) => config.run(),
         Subcommand::Doctor(doctor) => doctor.run(),
         Subcommand::Setup(setup) => setup.run(),
         Subcommand::Generate(generate) => generate.run(),

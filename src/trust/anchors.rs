@@ -77,28 +77,24 @@ impl AnchorSet {
     /// # Errors
     /// [`Reason::Anchors`] where the file cannot be read, or is not a bundle of certificates.
     pub fn load(source: Source<'_>, owner: Owner, chain: &Chain) -> Result<Self, Refusal> {
-        match source {
-            Source::Amazon => Ok(Self::amazon()),
-            Source::File(path) => {
-                let bundle = file::read_trusted(path, owner, MAX_BUNDLE_BYTES)
-                    .map_err(|error| unreadable(path, &error))?;
-                Self::from_pem(&bundle, chain).map_err(|what| unreadable(path, &what))
+        match bundle(source, owner)? {
+            None => Ok(Self::amazon()),
+            Some((path, bundle)) => {
+                Self::from_pem(&bundle, &chain.issuer_names()).map_err(|what| unreadable(path, &what))
             }
-            Source::System => {
-                for path in SYSTEM_BUNDLES.map(Path::new) {
-                    match file::read_trusted(path, Owner::Root, MAX_BUNDLE_BYTES) {
-                        Err(FileError::NotFound) => {}
-                        Err(error) => return Err(unreadable(path, &error)),
-                        Ok(bundle) => {
-                            return Self::from_pem(&bundle, chain).map_err(|what| unreadable(path, &what));
-                        }
-                    }
-                }
-                Err(Refusal::new(
-                    Reason::Anchors,
-                    "the system has no bundle of trust anchors where one is known to be",
-                ))
-            }
+        }
+    }
+
+    /// Whether `source` can be loaded from at all, whatever the chain.
+    ///
+    /// # Errors
+    /// As [`AnchorSet::load`].
+    pub fn check(source: Source<'_>, owner: Owner) -> Result<(), Refusal> {
+        match bundle(source, owner)? {
+            None => Ok(()),
+            Some((path, bundle)) => Self::from_pem(&bundle, &[])
+                .map(drop)
+                .map_err(|what| unreadable(path, &what)),
         }
     }
 
@@ -110,13 +106,12 @@ impl AnchorSet {
         }
     }
 
-    /// The certificates of a PEM bundle whose subject is the issuer of a certificate in `chain`: no other can
-    /// be this chain's anchor, and a system's bundle has 150.
+    /// The certificates of a PEM bundle whose subject is among `issuers`, those of a chain's certificates: no other
+    /// can be that chain's anchor, and a system's bundle has 150.
     ///
     /// # Errors
     /// What is wrong with the bundle: also one that holds no certificate at all is no bundle.
-    fn from_pem(bundle: &[u8], chain: &Chain) -> Result<Self, &'static str> {
-        let issuers = chain.issuer_names();
+    fn from_pem(bundle: &[u8], issuers: &[&[u8]]) -> Result<Self, &'static str> {
         let mut certificates = Vec::new();
         let mut empty = true;
         for certificate in pem::certificates(bundle) {
@@ -124,7 +119,7 @@ impl AnchorSet {
             empty = false;
             // A store may hold certificates that are too odd to be an anchor; they harm nobody.
             let wanted = webpki::anchor_from_trusted_cert(&certificate)
-                .is_ok_and(|anchor| issuers.iter().any(|issuer| **issuer == *anchor.subject));
+                .is_ok_and(|anchor| issuers.iter().any(|issuer| *issuer == &*anchor.subject));
             if wanted {
                 certificates.push(certificate);
             }
@@ -142,6 +137,31 @@ impl AnchorSet {
             .iter()
             .filter_map(|certificate| webpki::anchor_from_trusted_cert(certificate).ok())
             .collect()
+    }
+}
+
+/// The file that `source` stands for, read; none for what is built in.
+fn bundle(source: Source<'_>, owner: Owner) -> Result<Option<(&Path, Vec<u8>)>, Refusal> {
+    let read = |path, owner| file::read_trusted(path, owner, MAX_BUNDLE_BYTES);
+    match source {
+        Source::Amazon => Ok(None),
+        Source::File(path) => match read(path, owner) {
+            Ok(bundle) => Ok(Some((path, bundle))),
+            Err(error) => Err(unreadable(path, &error)),
+        },
+        Source::System => {
+            for path in SYSTEM_BUNDLES.map(Path::new) {
+                match read(path, Owner::Root) {
+                    Err(FileError::NotFound) => {}
+                    Err(error) => return Err(unreadable(path, &error)),
+                    Ok(bundle) => return Ok(Some((path, bundle))),
+                }
+            }
+            Err(Refusal::new(
+                Reason::Anchors,
+                "the system has no bundle of trust anchors where one is known to be",
+            ))
+        }
     }
 }
 
