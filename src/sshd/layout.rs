@@ -13,8 +13,9 @@
 
 use std::ops::Range;
 
+use super::call::Call;
 use super::config::{self, Config, ConfigError, Directive, Line, Statement};
-use super::{COMMANDS, RUN_AS, command_value};
+use super::{COMMANDS, RUN_AS};
 
 /// First line of our drop-in; by it the file is known.
 pub const DROPIN_HEADER: &str =
@@ -39,15 +40,15 @@ const END_STEM: &[u8] = b"# END ec2-instance-connect";
 pub enum DropIn {
     /// Written by us and untouched.
     Ours {
-        /// The command it names.
-        command: &'static str,
+        /// How it calls the helper.
+        call: Call,
         /// Whether its directory was made for it.
         made_directory: bool,
     },
     /// Amazon's: the two lines and comments, nothing else.
     Amazon {
-        /// The command it names.
-        command: &'static str,
+        /// How it calls the helper.
+        call: Call,
     },
     /// Ours once, but somebody wrote into it.
     Modified {
@@ -67,8 +68,8 @@ pub enum Block {
     Whole {
         /// Its bytes.
         span: Range<usize>,
-        /// The command it names.
-        command: &'static str,
+        /// How it calls the helper.
+        call: Call,
     },
     /// Markers without partner, doubled, or with something foreign between them.
     Damaged {
@@ -79,31 +80,31 @@ pub enum Block {
 
 /// Text of our drop-in.
 #[must_use]
-pub fn dropin_text(command: &str, made_directory: bool) -> String {
+pub fn dropin_text(call: Call, made_directory: bool) -> String {
     let made = if made_directory {
         format!("{DROPIN_DIR_MADE}\n")
     } else {
         String::new()
     };
-    format!("{DROPIN_HEADER}\n{DROPIN_ADVICE}\n{made}{}", pair(command, "\n"))
+    format!("{DROPIN_HEADER}\n{DROPIN_ADVICE}\n{made}{}", pair(call, "\n"))
 }
 
 /// The two lines. A command without its user stops sshd from starting, so they are never apart.
-fn pair(command: &str, eol: &str) -> String {
+fn pair(call: Call, eol: &str) -> String {
     format!(
         "AuthorizedKeysCommand {}{eol}AuthorizedKeysCommandUser {RUN_AS}{eol}",
-        command_value(command)
+        call.value()
     )
 }
 
-/// Which of the two traditional paths this `AuthorizedKeysCommand` calls, with exactly `%u %f`; `None` for any other.
-#[must_use]
-pub fn traditional(value: &str) -> Option<&'static str> {
-    let mut words = value.split_ascii_whitespace();
-    let path = words.next()?;
-    let known = COMMANDS.iter().copied().find(|known| *known == path)?;
-    let arguments: Vec<&str> = words.collect();
-    (arguments.join(" ") == super::ARGUMENTS).then_some(known)
+/// The calls that stand in a text of ours, should it be one.
+fn calls(bytes: &[u8]) -> Vec<Call> {
+    let values = bytes
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.strip_prefix(b"AuthorizedKeysCommand "));
+    values
+        .filter_map(|value| Call::parse(std::str::from_utf8(value).ok()?))
+        .collect()
 }
 
 /// Says whose the file at our drop-in's path is.
@@ -111,22 +112,20 @@ pub fn traditional(value: &str) -> Option<&'static str> {
 /// # Errors
 /// [`ConfigError`] when it is no configuration at all.
 pub fn classify_dropin(bytes: &[u8]) -> Result<DropIn, ConfigError> {
-    for command in COMMANDS {
+    for call in calls(bytes) {
         for made_directory in [false, true] {
-            if bytes == dropin_text(command, made_directory).as_bytes() {
-                return Ok(DropIn::Ours {
-                    command,
-                    made_directory,
-                });
+            if bytes == dropin_text(call, made_directory).as_bytes() {
+                return Ok(DropIn::Ours { call, made_directory });
             }
         }
     }
     let config = config::parse(bytes)?;
     if bytes.starts_with(DROPIN_HEADER.as_bytes()) {
-        let ours: Vec<String> = COMMANDS
-            .iter()
-            .flat_map(|c| {
-                dropin_text(c, true)
+        let ours: Vec<String> = calls(bytes)
+            .into_iter()
+            .chain(COMMANDS.map(Call::plain))
+            .flat_map(|call| {
+                dropin_text(call, true)
                     .lines()
                     .map(str::to_owned)
                     .collect::<Vec<_>>()
@@ -143,7 +142,7 @@ pub fn classify_dropin(bytes: &[u8]) -> Result<DropIn, ConfigError> {
     Ok(match directives.as_slice() {
         [first, second] => pair_of(first, second)
             .or_else(|| pair_of(second, first))
-            .map_or(DropIn::Other, |command| DropIn::Amazon { command }),
+            .map_or(DropIn::Other, |call| DropIn::Amazon { call }),
         _ => DropIn::Other,
     })
 }
@@ -155,10 +154,10 @@ fn directives(config: &Config) -> impl Iterator<Item = &Directive> {
     })
 }
 
-/// The command of two directives that are the traditional pair.
-fn pair_of(command: &Directive, user: &Directive) -> Option<&'static str> {
+/// The call of two directives that are the traditional pair.
+fn pair_of(command: &Directive, user: &Directive) -> Option<Call> {
     let known = (command.keyword == "authorizedkeyscommand")
-        .then(|| traditional(&command.value()))
+        .then(|| Call::parse(&command.value()))
         .flatten()?;
     (user.keyword == "authorizedkeyscommanduser" && user.words.as_slice() == [RUN_AS.as_bytes()])
         .then_some(known)
@@ -195,18 +194,18 @@ pub fn find_block(bytes: &[u8]) -> Result<Block, ConfigError> {
     };
     let span = begin.span.start..end.span.end;
     let text = bytes.get(span.clone()).unwrap_or_default();
-    for command in COMMANDS {
+    for call in calls(text) {
         for eol in ["\n", "\r\n"] {
-            if text == block_text(command, eol).as_bytes() {
-                return Ok(Block::Whole { span, command });
+            if text == block_text(call, eol).as_bytes() {
+                return Ok(Block::Whole { span, call });
             }
         }
     }
     Ok(Block::Damaged { line: begin.number })
 }
 
-fn block_text(command: &str, eol: &str) -> String {
-    format!("{BLOCK_BEGIN}{eol}{}{BLOCK_END}{eol}", pair(command, eol))
+fn block_text(call: Call, eol: &str) -> String {
+    format!("{BLOCK_BEGIN}{eol}{}{BLOCK_END}{eol}", pair(call, eol))
 }
 
 /// Puts our block into a main file that has none: before the first `Match`, or at the end.
@@ -217,7 +216,7 @@ fn block_text(command: &str, eol: &str) -> String {
 ///
 /// # Errors
 /// [`ConfigError`] when the file is no configuration at all.
-pub fn insert_block(bytes: &[u8], command: &str) -> Result<Option<Vec<u8>>, ConfigError> {
+pub fn insert_block(bytes: &[u8], call: Call) -> Result<Option<Vec<u8>>, ConfigError> {
     if find_block(bytes)? != Block::Absent {
         return Ok(None);
     }
@@ -225,7 +224,7 @@ pub fn insert_block(bytes: &[u8], command: &str) -> Result<Option<Vec<u8>>, Conf
     let at = insertion_point(&config, bytes);
     let crlf =
         bytes.ends_with(b"\r\n") || (!bytes.ends_with(b"\n") && bytes.windows(2).any(|pair| pair == b"\r\n"));
-    let block = block_text(command, if crlf { "\r\n" } else { "\n" });
+    let block = block_text(call, if crlf { "\r\n" } else { "\n" });
     let (head, tail) = bytes.split_at_checked(at).unwrap_or((bytes, &[]));
     Ok(Some([head, block.as_bytes(), tail].concat()))
 }
@@ -290,12 +289,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sshd::call::Token;
 
-    const DEB: &str = COMMANDS[0];
-    const RPM: &str = COMMANDS[1];
+    fn deb() -> Call {
+        Call::plain(COMMANDS[0])
+    }
+
+    /// With an option, as a link needs it.
+    fn rpm() -> Call {
+        let mut call = Call::plain(COMMANDS[1]);
+        call.options.insert(Token::Home);
+        call
+    }
 
     fn inserted(text: &str) -> String {
-        String::from_utf8(insert_block(text.as_bytes(), DEB).unwrap().unwrap()).unwrap()
+        String::from_utf8(insert_block(text.as_bytes(), deb()).unwrap().unwrap()).unwrap()
     }
 
     #[test]
@@ -329,7 +337,7 @@ mod tests {
     #[test]
     fn second_block_is_not_inserted() {
         let once = inserted("Port 22\n");
-        assert_eq!(insert_block(once.as_bytes(), DEB).unwrap(), None);
+        assert_eq!(insert_block(once.as_bytes(), deb()).unwrap(), None);
     }
 
     #[test]
@@ -353,25 +361,27 @@ mod tests {
 
     #[test]
     fn dropins_are_told_apart() {
-        let ours = dropin_text(DEB, false);
+        let ours = dropin_text(deb(), false);
         assert_eq!(
             classify_dropin(ours.as_bytes()),
             Ok(DropIn::Ours {
-                command: DEB,
+                call: deb(),
                 made_directory: false
             })
         );
         assert_eq!(
-            classify_dropin(dropin_text(RPM, true).as_bytes()),
+            classify_dropin(dropin_text(rpm(), true).as_bytes()),
             Ok(DropIn::Ours {
-                command: RPM,
+                call: rpm(),
                 made_directory: true
             })
         );
         let amazon = "# x\n\nAuthorizedKeysCommand /opt/aws/bin/eic_run_authorized_keys %u %f\nAuthorizedKeysCommandUser ec2-instance-connect\n";
         assert_eq!(
             classify_dropin(amazon.as_bytes()),
-            Ok(DropIn::Amazon { command: RPM })
+            Ok(DropIn::Amazon {
+                call: Call::plain(COMMANDS[1])
+            })
         );
         assert_eq!(classify_dropin(b""), Ok(DropIn::Other));
         assert_eq!(
@@ -386,22 +396,6 @@ mod tests {
             classify_dropin(format!("{ours}Port 22\n").as_bytes()),
             Ok(DropIn::Modified { line: 5 })
         );
-    }
-
-    #[test]
-    fn only_the_two_paths_with_two_tokens_are_traditional() {
-        assert_eq!(
-            traditional("/opt/aws/bin/eic_run_authorized_keys  %u\t%f"),
-            Some(RPM)
-        );
-        for value in [
-            "/opt/aws/bin/eic_run_authorized_keys %u",
-            "/opt/aws/bin/eic_run_authorized_keys %u %f # x",
-            "none",
-            "",
-        ] {
-            assert_eq!(traditional(value), None, "{value}");
-        }
     }
 
     #[test]
@@ -432,21 +426,21 @@ mod tests {
     proptest! {
         #[test]
         fn removing_undoes_inserting_in_texts(bytes in text()) {
-            if let Some(patched) = insert_block(&bytes, DEB).unwrap() {
+            if let Some(patched) = insert_block(&bytes, deb()).unwrap() {
                 prop_assert_eq!(remove_block(&patched).unwrap(), Some(bytes));
             }
         }
 
         #[test]
         fn removing_undoes_inserting_in_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            if let Ok(Some(patched)) = insert_block(&bytes, RPM) {
+            if let Ok(Some(patched)) = insert_block(&bytes, rpm()) {
                 prop_assert_eq!(remove_block(&patched).unwrap(), Some(bytes));
             }
         }
 
         #[test]
         fn inserting_moves_no_line_into_or_out_of_a_match(bytes in text()) {
-            if let Some(patched) = insert_block(&bytes, DEB).unwrap() {
+            if let Some(patched) = insert_block(&bytes, deb()).unwrap() {
                 let scoped = |bytes: &[u8]| {
                     let mut inside = false;
                     let mut out = Vec::new();

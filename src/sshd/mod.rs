@@ -7,6 +7,7 @@
 //! tree     all files: Include, Match, who wins and where
 //! unit     systemd's unit files and environment -> sshd's arguments
 //! args     sshd's arguments: -f, -o and what a check must repeat
+//! call     how sshd is told to call the command, and which of its tokens the helper's configuration needs
 //! layout   what belongs to us and what Amazon's packages left: drop-in, block, two lines, unit override
 //! dump     `sshd -T`: what it says, and whether a candidate may pass
 //! plan     Facts -> Plan | Refusal
@@ -16,6 +17,7 @@
 //! takes back. Nothing in the first half touches a file, a clock or a process.
 
 pub mod args;
+pub mod call;
 pub mod config;
 pub mod diff;
 pub mod dump;
@@ -37,7 +39,7 @@ pub const COMMANDS: [&str; 2] = [
 ];
 
 /// What sshd hands over: login name and the offered key's fingerprint, as the reference has it. An unknown token
-/// kills every session and `sshd -t` does not notice, so never more than these.
+/// kills every session and `sshd -t` does not notice, so more than these only where a setting needs it ([`call`]).
 pub const ARGUMENTS: &str = "%u %f";
 
 /// Where our binaries really are; the command path is a symlink to this directory.
@@ -57,9 +59,3 @@ pub const DROPIN: &str = "/etc/ssh/sshd_config.d/60-ec2-instance-connect.conf";
 
 /// An administrator's standing "no": while it exists no installation or upgrade applies anything.
 pub const HOLD: &str = "/etc/ec2-instance-connect/setup.off";
-
-/// The value of `AuthorizedKeysCommand` for one of the two paths.
-#[must_use]
-pub fn command_value(path: &str) -> String {
-    format!("{path} {ARGUMENTS}")
-}

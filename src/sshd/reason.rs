@@ -122,6 +122,10 @@ codes! {
         BlockChosen = "block-chosen",
         /// Another setting's effective value changed with the removal.
         SideEffect = "side-effect",
+        /// A token that the configuration needs and this sshd does not know was left out.
+        TokenUnknown = "token-unknown",
+        /// The helper's configuration can't be used, so nobody knows what it needs.
+        ConfigUnusable = "config-unusable",
         /// SELinux enforces and our module is not loaded.
         SelinuxModule = "selinux-module-missing",
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::args::Arguments;
-use super::layout::traditional;
+use super::call::Call;
 use super::{RUN_AS, tree::Place};
 
 /// One unit file: the fragment or a drop-in.
@@ -271,7 +271,8 @@ pub fn reference_override(bytes: &[u8]) -> Option<Override> {
     let command = |one: &Assignment| {
         argv(one)
             .value_of("authorizedkeyscommand")
-            .and_then(|it| traditional(&it.value()))
+            .and_then(|it| Call::parse(&it.value()))
+            .map(|call| call.path)
     };
     let (line, known) = found
         .iter()

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::file;
+use crate::sshd::call::Call;
 use crate::sshd::config::{self, Statement};
 use crate::sshd::dump;
-use crate::sshd::layout;
 use crate::sshd::plan::{self, CommandState, Survey};
 use crate::sshd::reason::Refusal;
 use crate::sshd::system::facts::{self, Machine};
@@ -118,12 +118,7 @@ impl Sshd {
     }
 
     fn version(&self) -> String {
-        let sshd = self.machine.sshd.to_string_lossy();
-        // Before 9.2 there is no -V, and the usage that it gives begins with the version.
-        let answer = run(tool(&sshd).arg("-V"), b"", TOOL_TIME);
-        let text = answer
-            .map(|output| format!("{}\n{}", output.stderr, output.text()))
-            .unwrap_or_default();
+        let text = facts::words_of(&self.machine.sshd);
         let line = text.lines().find(|line| line.starts_with("OpenSSH"));
         line.unwrap_or("sshd of an unknown version").trim().to_owned()
     }
@@ -133,7 +128,8 @@ impl Sshd {
     pub fn helper(&self, opinion: Option<&Opinion>) -> (&'static str, &CommandState) {
         let in_force = opinion
             .and_then(|opinion| dump::value(&opinion.user.stdout, "authorizedkeyscommand"))
-            .and_then(|value| layout::traditional(&value));
+            .and_then(|value| Call::parse(&value))
+            .map(|call| call.path);
         let states = COMMANDS.iter().zip(&self.machine.facts.commands);
         let of = |wanted: &dyn Fn(&str, &CommandState) -> bool| {
             states
@@ -184,8 +180,8 @@ impl Sshd {
             dump::value(&opinion.user.stdout, "authorizedkeyscommand").unwrap_or_else(|| "none".to_owned());
         let origin = self.origin(Keyword::Command, &value);
         let at = origin.map_or_else(String::new, |setting| format!(", by {}", scoped(setting)));
-        if layout::traditional(&value).is_some() {
-            return Finding::pass(format!("for {user}: {value}{at}"));
+        if let Some(call) = Call::parse(&value) {
+            return self.options(call, format!("for {user}: {value}{at}"));
         }
         if value
             .split_ascii_whitespace()
@@ -216,6 +212,33 @@ impl Sshd {
                 ),
             ),
         }
+    }
+
+    /// Whether our line passes what the helper's configuration needs.
+    fn options(&self, call: Call, seen: String) -> Finding {
+        let facts = &self.machine.facts;
+        let Some(needed) = facts.options else {
+            return Finding::pass(seen);
+        };
+        let known = needed.known_to(facts.release);
+        if known != call.options {
+            let wanted = Call {
+                options: known,
+                ..call
+            };
+            let seen = format!("{seen}; the configuration needs {}", wanted.value());
+            return Finding::warn(seen, "run `ec2-instance-connect setup apply`");
+        }
+        if let Some(token) = needed.iter().find(|token| !known.has(*token)) {
+            let (option, word) = token.words();
+            let (major, minor) = token.since();
+            let seen =
+                format!("{seen}; the configuration needs {option} {word}, which this sshd does not know");
+            let remedy =
+                format!("upgrade to OpenSSH {major}.{minor}, or take away the setting that needs it");
+            return Finding::warn(seen, remedy);
+        }
+        Finding::pass(seen)
     }
 
     /// As whom it runs. The name is for the probe.
@@ -280,7 +303,7 @@ impl Sshd {
         let mut seen = BTreeSet::new();
         let mut found = Vec::new();
         for setting in settings.filter(|setting| setting.keyword == Keyword::Command) {
-            if layout::traditional(&setting.value).is_some() || !seen.insert(setting.place.to_string()) {
+            if Call::parse(&setting.value).is_some() || !seen.insert(setting.place.to_string()) {
                 continue;
             }
             if let Some(what) = asks_metadata(root, &setting.value) {

@@ -4,12 +4,14 @@ use std::path::Path;
 
 use super::survey::Survey;
 use super::{By, CommandState, Facts, Goal, Placement, Plan, State, Step, tree_refusal};
+use crate::config::DEFAULT_PATH;
+use crate::sshd::call::{Call, Options};
 use crate::sshd::config::ConfigError;
 use crate::sshd::layout::{self, Block, DropIn};
 use crate::sshd::reason::{Noted, Notice, Refusal, Refused};
 use crate::sshd::tree::{Keyword, Place, Reading, Scope, Setting, TreeError};
 use crate::sshd::unit::UnitFile;
-use crate::sshd::{COMMANDS, DROPIN, DROPIN_DIR, HOLD, RUN_AS, VENDOR_CONFIG, command_value};
+use crate::sshd::{COMMANDS, DROPIN, DROPIN_DIR, HOLD, RUN_AS, VENDOR_CONFIG};
 
 /// Decides. `placement` is [`Placement::DropIn`] first; the shell asks again with [`Placement::Block`] when the real
 /// sshd finds a fault with the drop-in that the other place may not have.
@@ -49,7 +51,10 @@ fn apply(facts: &Facts, survey: &Survey, by: By, placement: Placement) -> Result
     if let Some(refusal) = &survey.refusal {
         return Err(refusal.clone());
     }
-    let command = the_command(facts)?;
+    let call = Call {
+        path: the_command(facts)?,
+        options: the_options(facts, survey, &mut plan),
+    };
     if !facts.run_as {
         return Err(Refusal::new(
             Refused::UserMissing,
@@ -57,8 +62,8 @@ fn apply(facts: &Facts, survey: &Survey, by: By, placement: Placement) -> Result
             format!("create it: useradd --system --no-create-home --shell /usr/sbin/nologin {RUN_AS}"),
         ));
     }
-    plan.wanted = Some(command_value(command));
-    place(facts, survey, command, placement, &mut plan)?;
+    plan.wanted = Some(call.value());
+    place(facts, survey, call, placement, &mut plan)?;
     for (file, _) in &survey.overrides {
         plan.notices.push(
             Notice::new(
@@ -99,7 +104,7 @@ fn apply(facts: &Facts, survey: &Survey, by: By, placement: Placement) -> Result
 fn place(
     facts: &Facts,
     survey: &Survey,
-    command: &'static str,
+    call: Call,
     placement: Placement,
     plan: &mut Plan,
 ) -> Result<(), Refusal> {
@@ -119,13 +124,13 @@ fn place(
     let stale: Vec<usize> = survey
         .lines
         .iter()
-        .filter(|lines| lines.command != command && lines.file == facts.snapshot.main)
+        .filter(|lines| lines.call != call && lines.file == facts.snapshot.main)
         .flat_map(|lines| lines.numbers.clone())
         .collect();
     let as_found = survey
         .lines
         .iter()
-        .any(|lines| lines.command == command && lines.file != Path::new(DROPIN))
+        .any(|lines| lines.call == call && lines.file != Path::new(DROPIN))
         && !has_block
         && !matches!(&survey.dropin, Some(DropIn::Ours { .. }));
     let placement = match placement {
@@ -135,7 +140,7 @@ fn place(
     };
 
     if placement == Placement::DropIn {
-        put_dropin(facts, survey, command, plan)?;
+        put_dropin(facts, survey, call, plan)?;
     }
     // What must not stay beside the block: a drop-in of ours or Amazon's that has no effect or an unwanted one.
     let idle_dropin = placement == Placement::Block
@@ -150,16 +155,16 @@ fn place(
         plan.notices.push(Notice::new(
             Noted::TraditionTaken,
             format!(
-                "Amazon's two lines in {} name a command that is not there, and go",
+                "Amazon's two lines in {} name a command that is not there, or not with the options it needs, and go",
                 main.display()
             ),
         ));
     }
     if placement == Placement::Block {
         let bare = edit(layout::remove_block(&text).map(|done| done.unwrap_or(text)))?;
-        text = edit(layout::insert_block(&bare, command).map(|done| done.unwrap_or(bare)))?;
-        if let Block::Whole { command: present, .. } = &survey.block {
-            if *present == command && stale.is_empty() {
+        text = edit(layout::insert_block(&bare, call).map(|done| done.unwrap_or(bare)))?;
+        if let Block::Whole { call: present, .. } = &survey.block {
+            if *present == call && stale.is_empty() {
                 text.clone_from(&main_bytes);
             }
         }
@@ -192,10 +197,10 @@ fn place(
     Ok(())
 }
 
-fn put_dropin(facts: &Facts, survey: &Survey, command: &'static str, plan: &mut Plan) -> Result<(), Refusal> {
+fn put_dropin(facts: &Facts, survey: &Survey, call: Call, plan: &mut Plan) -> Result<(), Refusal> {
     let before = facts.dropin.as_ref().map(|file| file.bytes.clone());
     let made_directory = match &survey.dropin {
-        Some(DropIn::Ours { command: present, .. }) if *present == command => return Ok(()),
+        Some(DropIn::Ours { call: present, .. }) if *present == call => return Ok(()),
         Some(DropIn::Ours { made_directory, .. }) => *made_directory,
         Some(DropIn::Other | DropIn::Modified { .. }) => {
             return Err(Refusal::new(
@@ -221,7 +226,7 @@ fn put_dropin(facts: &Facts, survey: &Survey, command: &'static str, plan: &mut 
     }
     // As secret as the main file, and never writable by others.
     let mode = facts.main.as_ref().map_or(0o600, |main| main.mode) & 0o644 | 0o400;
-    let after = layout::dropin_text(command, made_directory).into_bytes();
+    let after = layout::dropin_text(call, made_directory).into_bytes();
     plan.steps.push(Step::Write {
         path: DROPIN.into(),
         before,
@@ -305,7 +310,7 @@ fn remove(facts: &Facts, survey: &Survey, by: By) -> Result<Plan, Refusal> {
     let gone = |command: &str| state_of(facts, command).is_ours_or_gone();
     match &survey.dropin {
         Some(DropIn::Ours { .. }) => delete_dropin(facts, survey, &mut plan),
-        Some(DropIn::Amazon { command }) if gone(command) => delete_dropin(facts, survey, &mut plan),
+        Some(DropIn::Amazon { call }) if gone(call.path) => delete_dropin(facts, survey, &mut plan),
         Some(DropIn::Amazon { .. }) => plan.notices.push(left(Path::new(DROPIN))),
         Some(DropIn::Other | DropIn::Modified { .. }) | None => {}
     }
@@ -326,7 +331,7 @@ fn remove(facts: &Facts, survey: &Survey, by: By) -> Result<Plan, Refusal> {
         .iter()
         .filter(|lines| lines.file != Path::new(DROPIN))
     {
-        if lines.file == facts.snapshot.main && gone(lines.command) {
+        if lines.file == facts.snapshot.main && gone(lines.call.path) {
             numbers.extend(lines.numbers.iter().copied());
         } else {
             plan.notices.push(left(&lines.file));
@@ -416,6 +421,32 @@ fn the_command(facts: &Facts) -> Result<&'static str, Refusal> {
     }
 }
 
+/// The options to write: what the helper's configuration needs and this sshd knows. Where the configuration can't be
+/// read the helper refuses every key, and the options stay as they are until it can.
+fn the_options(facts: &Facts, survey: &Survey, plan: &mut Plan) -> Options {
+    let Some(needed) = facts.options else {
+        plan.notices.push(Notice::new(
+            Noted::ConfigUnusable,
+            format!("{DEFAULT_PATH} can't be used, so every pushed key is refused; see `ec2-instance-connect config check`"),
+        ));
+        let present = survey.in_force.as_ref();
+        return present
+            .and_then(|setting| Call::parse(&setting.value))
+            .map(|call| call.options)
+            .unwrap_or_default();
+    };
+    let known = needed.known_to(facts.release);
+    for token in needed.iter().filter(|token| !known.has(*token)) {
+        let (option, word) = token.words();
+        let (major, minor) = token.since();
+        plan.notices.push(Notice::new(
+            Noted::TokenUnknown,
+            format!("{option} {word} is left out: sshd knows the token from OpenSSH {major}.{minor} on"),
+        ));
+    }
+    known
+}
+
 fn state_of<'a>(facts: &'a Facts, command: &str) -> &'a CommandState {
     let found = COMMANDS
         .iter()
@@ -431,7 +462,7 @@ fn half_pair(reading: &Reading) -> Option<Refusal> {
     reading.settings.iter().filter(within).find_map(|setting| {
         let harmless = match setting.keyword {
             Keyword::Command => {
-                setting.value.eq_ignore_ascii_case("none") || layout::traditional(&setting.value).is_some()
+                setting.value.eq_ignore_ascii_case("none") || Call::parse(&setting.value).is_some()
             }
             Keyword::CommandUser => setting.value == RUN_AS,
             Keyword::RunAs => true,

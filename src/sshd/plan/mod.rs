@@ -18,6 +18,7 @@ pub use survey::{Survey, effective_arguments, survey};
 
 use super::LIBEXEC;
 use super::args::Arguments;
+use super::call::{Options, Release};
 use super::config::ConfigError;
 use super::reason::{Notice, Refusal, Refused};
 use super::tree::{Place, Snapshot, TreeError};
@@ -48,6 +49,10 @@ pub struct Facts {
     pub hold: Option<Vec<u8>>,
     /// Whether the directory of [`HOLD`](crate::sshd::HOLD) exists.
     pub hold_dir: bool,
+    /// What the helper's configuration needs on the line; `None` when it can't be used.
+    pub options: Option<Options>,
+    /// Which sshd it is, where the line needs options and it says so.
+    pub release: Option<Release>,
 }
 
 /// The main file.

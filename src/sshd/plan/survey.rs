@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{DropInFile, Facts, State, tree_refusal};
 use crate::sshd::args::Arguments;
+use crate::sshd::call::Call;
 use crate::sshd::config;
 use crate::sshd::layout::{self, Block, DropIn};
 use crate::sshd::reason::{Noted, Notice, Refusal, Refused};
@@ -37,7 +38,7 @@ pub struct Survey {
 /// Amazon's two lines, outside anything of ours.
 #[derive(Debug, Clone)]
 pub(super) struct Lines {
-    pub(super) command: &'static str,
+    pub(super) call: Call,
     pub(super) file: PathBuf,
     pub(super) numbers: Vec<usize>,
 }
@@ -104,7 +105,7 @@ pub fn survey(facts: &Facts) -> Result<Survey, Refusal> {
         && user.as_ref().is_some_and(|found| found.value == RUN_AS);
     let tradition = command
         .as_ref()
-        .is_some_and(|found| layout::traditional(&found.value).is_some())
+        .is_some_and(|found| Call::parse(&found.value).is_some())
         && user.as_ref().is_some_and(|found| found.value == RUN_AS);
     let mut notices = match_notices(&reading);
     let (state, refusal) = if let Some(refusal) = damaged {
@@ -258,7 +259,7 @@ fn foreign(
     let place = argument_place(facts, &arguments, place);
     let from_arguments = settings_of(&arguments, &place);
     let is_ours = |setting: &Setting| match setting.keyword {
-        Keyword::Command => layout::traditional(&setting.value).is_some(),
+        Keyword::Command => Call::parse(&setting.value).is_some(),
         Keyword::CommandUser => setting.value == RUN_AS,
         Keyword::RunAs => false,
     };
@@ -357,8 +358,8 @@ fn own_place(place: &Place, dropin: &Option<DropIn>, block: &Block, facts: &Fact
 fn amazon_lines(reading: &Reading, is_own: &dyn Fn(&Place) -> bool) -> Vec<Lines> {
     let mut found: Vec<Lines> = Vec::new();
     for setting in reading.always().filter(|setting| !is_own(&setting.place)) {
-        let Some(command) = (setting.keyword == Keyword::Command)
-            .then(|| layout::traditional(&setting.value))
+        let Some(call) = (setting.keyword == Keyword::Command)
+            .then(|| Call::parse(&setting.value))
             .flatten()
         else {
             continue;
@@ -378,7 +379,7 @@ fn amazon_lines(reading: &Reading, is_own: &dyn Fn(&Place) -> bool) -> Vec<Lines
         if let (Some(user), false) = (user, known) {
             let numbers = vec![setting.place.line, user.place.line];
             found.push(Lines {
-                command,
+                call,
                 file: setting.place.file.clone(),
                 numbers,
             });
@@ -391,7 +392,7 @@ fn match_notices(reading: &Reading) -> Vec<Notice> {
     let within = reading.settings.iter().filter(|setting| {
         setting.keyword == Keyword::Command
             && matches!(setting.scope, Scope::Within(_))
-            && layout::traditional(&setting.value).is_none()
+            && Call::parse(&setting.value).is_none()
     });
     within
         .map(|setting| {
@@ -405,9 +406,9 @@ fn match_notices(reading: &Reading) -> Vec<Notice> {
 }
 
 fn shadowed(reading: &Reading) -> Vec<Notice> {
-    let others = reading.always().filter(|setting| {
-        setting.keyword == Keyword::Command && layout::traditional(&setting.value).is_none()
-    });
+    let others = reading
+        .always()
+        .filter(|setting| setting.keyword == Keyword::Command && Call::parse(&setting.value).is_none());
     others
         .map(|setting| {
             let message = format!(

@@ -10,7 +10,9 @@ use nix::unistd::User;
 use super::root::Root;
 use super::run::{TOOL_TIME, run, tool};
 use super::service::{self, Service, UNITS};
+use crate::config::{Config, DEFAULT_PATH};
 use crate::sshd::args::{Arguments, from_cmdline};
+use crate::sshd::call::{self, Options};
 use crate::sshd::config::{self, MAX_CONFIG_BYTES, Statement};
 use crate::sshd::plan::{CommandState, DropInFile, Facts, MainFile, Running, effective_arguments};
 use crate::sshd::reason::{Refusal, Refused};
@@ -84,6 +86,8 @@ pub fn collect(root: &Root) -> Result<Machine, Refusal> {
         .map_err(|error| Refusal::io("can't be read", HOLD, &error))?;
     facts.hold_dir = Path::new(HOLD).parent().is_some_and(|dir| root.exists(dir));
 
+    facts.options = helper_config(root).map(|config| Options::of(&config));
+
     let candidates = [
         facts
             .running
@@ -101,7 +105,29 @@ pub fn collect(root: &Root) -> Result<Machine, Refusal> {
         let remedy = "install openssh-server, then run `ec2-instance-connect setup apply`";
         return Err(Refusal::new(Refused::SshdMissing, "there is no sshd", remedy).in_file(SSHD));
     };
+    // A line without options has no token that an sshd of today does not know.
+    if alive && facts.options.is_some_and(|options| !options.is_empty()) {
+        facts.release = call::release(&words_of(&sshd));
+    }
     Ok(Machine { facts, service, sshd })
+}
+
+/// The helper's configuration; `None` where it would refuse to use it.
+fn helper_config(root: &Root) -> Option<Config> {
+    let path = Path::new(DEFAULT_PATH);
+    match root.read_if_exists(path).ok()? {
+        Some(text) => Config::parse(std::str::from_utf8(&text).ok()?).ok(),
+        None => Some(Config::default()),
+    }
+}
+
+/// What sshd says of itself. Before 9.2 there is no -V, and the usage that it gives has the version in it.
+#[must_use]
+pub fn words_of(sshd: &Path) -> String {
+    let answer = run(tool(&sshd.to_string_lossy()).arg("-V"), b"", TOOL_TIME);
+    answer
+        .map(|output| format!("{}\n{}", output.stderr, output.text()))
+        .unwrap_or_default()
 }
 
 /// The unit's fragment, then its drop-ins by name; both of sshd's names count, one being an alias of the other.
