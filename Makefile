@@ -1,6 +1,6 @@
 # ec2-instance-connect: `make demo` shows a login, `make test` proves everything that one machine can.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check bench fuzz install clean
+.PHONY: help build demo test faults check bench fuzz install clean
 
 CARGO ?= cargo
 PREFIX ?= /usr
@@ -20,6 +20,12 @@ test: ## unit tests, black-box tests and real logins (installs what it needs whe
 	@tests/requirements
 	$(CARGO) build --locked --workspace
 	$(CARGO) test --locked --workspace --no-fail-fast
+
+faults: ## faults of network, clock, disk, memory and logger around the release helper, the long form
+	@tests/requirements
+	$(CARGO) build --locked --release
+	$(CARGO) build --locked --workspace
+	EIC_FAULTS=long EIC_HELPER=$(CURDIR)/target/release/eic_run_authorized_keys $(CARGO) test --locked --test faults
 
 check: ## format, lints, documentation
 	$(CARGO) fmt --all --check

@@ -141,6 +141,11 @@ impl Sshd {
         );
     }
 
+    /// Whether ssh with this key gets in, whatever sshd says of it.
+    pub fn admits(&self, user: &str, key: &str) -> bool {
+        self.ssh(user, key).status.success()
+    }
+
     #[track_caller]
     pub fn keeps_out(&self, user: &str, key: &str) {
         let output = self.ssh(user, key);
