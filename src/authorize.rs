@@ -23,6 +23,15 @@ use crate::request::Request;
 use crate::trust::anchors::{self, AnchorSet};
 use crate::trust::{self, Chain, TrustedSigner, VerifiedChain};
 
+/// What a decision is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// sshd waits for it: what only a login may do is done.
+    Login,
+    /// Somebody wants to know what it would be: nothing is spent, run or given up by it.
+    Look,
+}
+
 /// What was decided, and why.
 #[derive(Debug)]
 #[must_use]
@@ -96,7 +105,7 @@ impl Decision {
 
 /// Decides which keys `request` may use.
 pub fn authorize(request: &Request, config: &Config) -> Decision {
-    let Examination { verdicts, facts } = examine(Some(request), config);
+    let Examination { verdicts, facts } = examine(Some(request), Purpose::Login, config);
     match verdicts {
         Err(refusal) => Decision {
             facts,
@@ -131,10 +140,10 @@ pub struct Examination {
 
 /// Comes to the verdicts of one login; without a request, of a login whose user has no key: metadata, signer and
 /// staples are proven as for every other, and there is no record to judge.
-pub fn examine(asked: Option<&Request>, config: &Config) -> Examination {
+pub fn examine(asked: Option<&Request>, purpose: Purpose, config: &Config) -> Examination {
     let begun = std::time::Instant::now();
     let mut facts = Facts::default();
-    let verdicts = decide(asked, config, &mut facts);
+    let verdicts = decide(asked, purpose, config, &mut facts);
     facts.elapsed = begun.elapsed();
     Examination { verdicts, facts }
 }
@@ -154,7 +163,12 @@ fn count(refusals: &mut Vec<(Refusal, usize)>, refusal: Refusal) {
 pub type Verdicts = Vec<Result<AuthorizedKey, Refusal>>;
 
 /// All that must be asked is asked first; what came back is parsed and proven after that.
-fn decide(asked: Option<&Request>, config: &Config, facts: &mut Facts) -> Result<Verdicts, Refusal> {
+fn decide(
+    asked: Option<&Request>,
+    _purpose: Purpose,
+    config: &Config,
+    facts: &mut Facts,
+) -> Result<Verdicts, Refusal> {
     let host = Host::detect(&config.instance.sysfs, config.instance.id.as_ref())?;
     facts.host = Some(host.clone());
     let evidence = converse(asked, config, &host, facts)?;

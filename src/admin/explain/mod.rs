@@ -14,7 +14,7 @@ use super::EXIT_REFUSED;
 use super::history::moment::Moment;
 use super::output::Page;
 use super::verify::view::{self, CertificateView, RecordView, RefusalView, SignerView, StapleView, shown};
-use crate::authorize::{self, Examination, Facts};
+use crate::authorize::{self, Examination, Facts, Purpose};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::instance::Host;
 use crate::reason::{Reason, Refusal};
@@ -180,7 +180,7 @@ impl Explain {
         let config = Config::load(self.config.as_deref());
         let request = Request::new(&self.user, self.fingerprint.as_deref());
         let Examination { verdicts, facts } = match (&request, &config) {
-            (Ok(request), Ok(config)) => authorize::examine(Some(request), config),
+            (Ok(request), Ok(config)) => authorize::examine(Some(request), Purpose::Look, config),
             // The helper's order: what sshd asks, then what the administrator wrote.
             (Err(refusal), _) | (_, Err(refusal)) => Examination {
                 verdicts: Err(refusal.clone()),

@@ -17,7 +17,7 @@ use super::explain::http_date;
 use super::history::moment::{self, Moment};
 use super::output::Page;
 use super::verify::view::{self, RefusalView, SignerView, shown};
-use crate::authorize::{self, Examination, Facts};
+use crate::authorize::{self, Examination, Facts, Purpose};
 use crate::config::Config;
 use crate::keys::Question;
 use crate::reason::Refusal;
@@ -79,7 +79,7 @@ impl Selftest {
     pub fn run(&self) -> Page {
         let config = Config::load(self.config.as_deref());
         let Examination { verdicts, facts } = match &config {
-            Ok(config) => authorize::examine(None, config),
+            Ok(config) => authorize::examine(None, Purpose::Look, config),
             Err(refusal) => Examination {
                 verdicts: Err(refusal.clone()),
                 facts: Facts::default(),
