@@ -169,8 +169,8 @@ impl Patient {
             .filter(|(_, word)| *word != "pass")
             .map(|(id, _)| id)
             .collect();
-        // The anchors are a file's, as on no real instance; alice is not root.
-        assert_eq!(odd, ["anchors", "root-login"], "{:#?}", seen.checks);
+        // The anchors are a file's, as on no real instance; no systemd runs; alice is not root.
+        assert_eq!(odd, ["anchors", "daemon", "root-login"], "{:#?}", seen.checks);
         patient
     }
 
@@ -285,7 +285,21 @@ fn broken_installation_is_named_and_mended() {
             "config",
             "fail",
             "Permission denied",
-            Mend::Line(&format!("chmod 0644 {config}")),
+            Mend::Remedy,
+        );
+        patient.broken(
+            &format!("chmod 0666 {config}"),
+            "config",
+            "fail",
+            "written by others",
+            Mend::Remedy,
+        );
+        patient.broken(
+            &format!("chown daemon: {config}"),
+            "config",
+            "fail",
+            "owned by uid",
+            Mend::Remedy,
         );
     });
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::EXIT_REFUSED;
 use super::output::Page;
+use super::paint::{self, Shade};
 use crate::sshd::plan::{By, Goal, State, Step};
 use crate::sshd::reason::{Notice, Refusal, Refused};
 use crate::sshd::system::facts::owner;
@@ -226,7 +227,7 @@ fn page(command: &str, json: bool, result: Result<Report, Refusal>) -> Page {
             let mut out = String::new();
             let mut err = String::new();
             // Writing to a String can't fail.
-            let _ = text(command, &report, &mut out, &mut err);
+            let _ = text(command, &report, paint::wanted(), &mut out, &mut err);
             Page {
                 out: out.into_bytes(),
                 err,
@@ -330,9 +331,21 @@ const fn action(step: &Step) -> &'static str {
 }
 
 /// The form for people: results on standard output, remarks on standard error.
-fn text(command: &str, report: &Report, out: &mut String, err: &mut String) -> std::fmt::Result {
+fn text(
+    command: &str,
+    report: &Report,
+    colour: bool,
+    out: &mut String,
+    err: &mut String,
+) -> std::fmt::Result {
     if command == "status" {
-        writeln!(out, "state: {}", report.state.code())?;
+        let shade = match report.state {
+            State::Damaged => Shade::Bad,
+            State::Ours | State::Tradition => Shade::Good,
+            State::Absent | State::Foreign => Shade::Notable,
+        };
+        let state = paint::word(report.state.code(), shade, colour);
+        writeln!(out, "state: {state}")?;
         if let Some(setting) = &report.in_force {
             writeln!(
                 out,
@@ -357,7 +370,7 @@ fn text(command: &str, report: &Report, out: &mut String, err: &mut String) -> s
                 Step::RemoveDirectory { path } => {
                     writeln!(out, "# remove directory {} if empty", path.display())?
                 }
-                Step::Write { .. } | Step::Delete { .. } => out.push_str(&step.diff()),
+                Step::Write { .. } | Step::Delete { .. } => push_diff(out, &step.diff(), colour),
             }
         } else {
             writeln!(out, "{} {}", action(step), step.path().display())?;
@@ -382,6 +395,25 @@ fn text(command: &str, report: &Report, out: &mut String, err: &mut String) -> s
         err.push_str(&refusal_text(refusal));
     }
     Ok(())
+}
+
+/// A diff; on a terminal with its lines in the colours that people know from other tools.
+fn push_diff(out: &mut String, diff: &str, colour: bool) {
+    for line in diff.split_inclusive('\n') {
+        let text = line.trim_end_matches('\n');
+        let shade = match text.as_bytes().first() {
+            Some(b'+') => Some(Shade::Good),
+            Some(b'-') => Some(Shade::Bad),
+            _ => None,
+        };
+        match shade {
+            Some(shade) => out.push_str(&paint::word(text, shade, colour).to_string()),
+            None => out.push_str(text),
+        }
+        if line.len() > text.len() {
+            out.push('\n');
+        }
+    }
 }
 
 fn refusal_text(refusal: &Refusal) -> String {

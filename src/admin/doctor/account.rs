@@ -157,10 +157,12 @@ pub fn allowed(user: &User, sshd: &Sshd, opinion: &Opinion) -> Finding {
             Some((name, host)) if keyword.ends_with("users") => (name.to_owned(), Some(host.to_owned())),
             _ => (pattern.to_owned(), None),
         };
+        let mut fitted = Vec::new();
         let fitting: Vec<Option<String>> = patterns
             .iter()
             .map(|pattern| divide(pattern))
             .filter(|(pattern, _)| names.iter().any(|name| Pattern::new(pattern).fits(name)))
+            .inspect(|(pattern, _)| fitted.push(pattern.clone()))
             .map(|(_, host)| host)
             .collect();
         let at = sshd.list_at(keyword);
@@ -172,13 +174,21 @@ pub fn allowed(user: &User, sshd: &Sshd, opinion: &Opinion) -> Finding {
                     patterns.join(" "),
                     user.name
                 ),
-                format!("add {} to {shown} at {at}, then reload sshd", names.join(" or ")),
+                format!(
+                    "add {} to {shown} at {at}, then {}",
+                    names.join(" or "),
+                    sshd.reload()
+                ),
             );
         }
         if !allows && everywhere {
             return Finding::fail(
                 format!("{shown} {} names {} ({at})", patterns.join(" "), user.name),
-                format!("take it out of {shown} at {at}, then reload sshd"),
+                format!(
+                    "take {} out of {shown} at {at}, then {}",
+                    fitted.join(" and "),
+                    sshd.reload()
+                ),
             );
         }
         if !everywhere {

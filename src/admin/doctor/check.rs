@@ -41,6 +41,8 @@ checks! {
     HelperPath = "helper-path",
     /// Whether sshd is there and takes its own configuration.
     Sshd = "sshd",
+    /// Whether sshd runs, and has read its configuration as it is now.
+    Daemon = "daemon",
     /// Whether a hold keeps packages from configuring sshd.
     SetupOff = "setup-off",
     /// A command that prints the metadata's keys without a proof.

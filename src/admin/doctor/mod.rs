@@ -12,12 +12,13 @@
 
 pub mod account;
 pub mod check;
+pub mod daemon;
 pub mod host;
 pub mod probe;
 pub mod render;
 pub mod sshd;
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::path::Path;
 
 use nix::unistd::{Uid, User};
@@ -31,6 +32,7 @@ use crate::sshd::{HOLD, RUN_AS};
 
 use super::EXIT_REFUSED;
 use super::output::Page;
+use super::paint;
 use check::{Finding, Id, Sheet};
 use probe::{Reach, Refused, Report, Step};
 use sshd::Sshd;
@@ -93,9 +95,7 @@ impl Doctor {
         let out = if self.json {
             render::json(&user, &sheet.checks)?
         } else {
-            let colour =
-                io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-            render::text(&sheet.checks, colour).into_bytes()
+            render::text(&sheet.checks, paint::wanted()).into_bytes()
         };
         Ok((out, if sheet.fails() { EXIT_REFUSED } else { 0 }))
     }
@@ -128,7 +128,8 @@ fn privileges() -> Finding {
 
 /// The helper's files and sshd's configuration.
 fn configuration(root: &Root, user: &str, sheet: &mut Sheet) -> (Option<Sshd>, Option<Opinion>) {
-    const OF_SSHD: [Id; 4] = [
+    const OF_SSHD: [Id; 5] = [
+        Id::Daemon,
         Id::SetupOff,
         Id::CommandUnverified,
         Id::Command,
@@ -150,6 +151,7 @@ fn configuration(root: &Root, user: &str, sheet: &mut Sheet) -> (Option<Sshd>, O
     let plain = !user.contains(|c: char| c == ',' || c.is_whitespace() || c.is_control());
     let (opinion, finding) = sshd.ask(root, if plain { user } else { "root" });
     let _ = sheet.note(Id::Sshd, finding);
+    let _ = sheet.note(Id::Daemon, daemon::finding(root, &sshd));
 
     let (path, state) = sshd.helper(opinion.as_ref());
     let there = sheet.note(Id::Package, sshd::package(root, path, state));
@@ -255,11 +257,7 @@ fn instance(run_as: Option<&User>, sheet: &mut Sheet) {
     };
     let _ = sheet.note(Id::Log, log);
     if let Step::Refused(refused) = &report.config {
-        let finding = Finding::fail(
-            &refused.detail,
-            "mend that place; until then no key is given. Without the file the defaults hold",
-        );
-        let _ = sheet.note(Id::Config, finding);
+        let _ = sheet.note(Id::Config, Finding::fail(&refused.detail, config_remedy()));
         sheet.skip(&[Id::Ec2], Id::Config);
         sheet.skip(&REACH, Id::Config);
         sheet.skip(&OF_IMDS, Id::Config);
@@ -293,6 +291,20 @@ fn instance(run_as: Option<&User>, sheet: &mut Sheet) {
         evidence(&report, sheet);
     } else {
         sheet.skip(&OF_IMDS, Id::Imds);
+    }
+}
+
+/// How the configuration file can be used again. Who may write and read it is asked here: the probe's words are prose.
+fn config_remedy() -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    let path = crate::config::DEFAULT_PATH;
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() && meta.uid() != 0 => format!("`chown root: {path}`"),
+        Ok(meta) if meta.is_file() && meta.mode() & 0o022 != 0 => format!("`chmod go-w {path}`"),
+        Ok(meta) if meta.is_file() && meta.mode() & 0o004 == 0 => format!("`chmod a+r {path}`"),
+        _ => "mend that place, until `ec2-instance-connect config check` is content: before that no key is given. \
+              Without the file the defaults hold"
+            .to_owned(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::check::{Check, Outcome};
+use crate::admin::paint::{self, Shade};
 
 /// Name and version of the JSON form. A field may be added under the same number; anything else takes a new one.
 pub const SCHEMA: &str = "ec2-instance-connect/doctor/1";
@@ -39,19 +40,17 @@ pub fn json(user: &str, checks: &[Check]) -> serde_json::Result<Vec<u8>> {
 pub fn text(checks: &[Check], colour: bool) -> String {
     let mut text = String::new();
     for check in checks {
-        // SGR (ECMA-48 §8.3.117): green, yellow, red; dim for what was not looked at.
-        let (on, off) = match (colour, check.outcome) {
-            (false, _) => ("", ""),
-            (true, Outcome::Pass) => ("\x1b[32m", "\x1b[0m"),
-            (true, Outcome::Warn) => ("\x1b[33m", "\x1b[0m"),
-            (true, Outcome::Fail) => ("\x1b[31m", "\x1b[0m"),
-            (true, Outcome::Skip) => ("\x1b[2m", "\x1b[0m"),
+        let shade = match check.outcome {
+            Outcome::Pass => Shade::Good,
+            Outcome::Warn => Shade::Notable,
+            Outcome::Fail => Shade::Bad,
+            Outcome::Skip => Shade::Faint,
         };
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "{on}{}{off}  {:CODE_WIDTH$}  {}",
-            check.outcome.word(),
+            "{}  {:CODE_WIDTH$}  {}",
+            paint::word(check.outcome.word(), shade, colour),
             check.id,
             check.seen
         );

@@ -104,7 +104,11 @@ impl Sshd {
                     "sshd does not take its configuration: {}",
                     one_line(&check.stderr)
                 );
-                (None, Finding::fail(seen, by_hand))
+                let remedy = match complained_of(&check.stderr) {
+                    Some(place) => format!("mend or take away {place}, until `sshd -t` is content"),
+                    None => by_hand.to_owned(),
+                };
+                (None, Finding::fail(seen, remedy))
             }
             Ok(Verdict::NoNamespace(why) | Verdict::NotRunnable(why)) => (
                 None,
@@ -144,9 +148,10 @@ impl Sshd {
             .unwrap_or((debian, first))
     }
 
-    /// Where a keyword stands, in all files.
-    fn places(&self, keyword: &str) -> String {
+    /// Where a keyword stands: the lines with the value in force, else all lines of it.
+    fn places(&self, keyword: &str, value: &str) -> String {
         let mut found = Vec::new();
+        let mut fitting = Vec::new();
         for (path, bytes) in &self.machine.facts.snapshot.files {
             for line in config::parse(bytes)
                 .map(|config| config.lines)
@@ -154,16 +159,38 @@ impl Sshd {
             {
                 if let Statement::Directive(directive) = &line.statement {
                     if directive.keyword.eq_ignore_ascii_case(keyword) {
-                        found.push(format!("{}:{}", path.display(), line.number));
+                        let place = format!("{}:{}", path.display(), line.number);
+                        if directive.value().eq_ignore_ascii_case(value) {
+                            fitting.push(place.clone());
+                        }
+                        found.push(place);
                     }
                 }
             }
+        }
+        if !fitting.is_empty() {
+            found = fitting;
         }
         if found.is_empty() {
             "sshd's command line".to_owned()
         } else {
             found.join(", ")
         }
+    }
+
+    /// How to have the running daemon read its configuration, for a remedy.
+    #[must_use]
+    pub fn reload(&self) -> String {
+        match &self.machine.service {
+            Some(service) if service.by_socket => format!("`systemctl restart {}`", service.unit),
+            Some(service) => format!("`systemctl reload {}`", service.unit),
+            None => "reload sshd".to_owned(),
+        }
+    }
+
+    /// The remedy for a keyword's value.
+    fn set(&self, keyword: &str, value: &str, at: &str) -> String {
+        format!("set {keyword} to {value} at {at}, then {}", self.reload())
     }
 
     /// The setting that makes `value` effective: `-o`, or the first line that says so.
@@ -190,7 +217,11 @@ impl Sshd {
         {
             return Finding::warn(
                 format!("for {user}: {value}{at}, the helper with arguments of somebody's own"),
-                format!("setup would write {}", crate::sshd::ARGUMENTS),
+                format!(
+                    "sshd should hand it {}: that is what `ec2-instance-connect setup apply` writes where no line \
+                         stands in its way",
+                    crate::sshd::ARGUMENTS
+                ),
             );
         }
         let line = origin.map(|setting| setting.place.to_string());
@@ -245,20 +276,24 @@ impl Sshd {
     pub fn command_user(&self, opinion: &Opinion) -> (String, Finding) {
         let user = dump::value(&opinion.user.stdout, "authorizedkeyscommanduser")
             .unwrap_or_else(|| "none".to_owned());
-        let at = self
-            .origin(Keyword::CommandUser, &user)
-            .map_or_else(String::new, |setting| format!(", by {}", scoped(setting)));
+        let origin = self.origin(Keyword::CommandUser, &user);
+        let at = origin.map_or_else(String::new, |setting| format!(", by {}", scoped(setting)));
+        let place = origin.map_or_else(
+            || "sshd's command line".to_owned(),
+            |setting| setting.place.to_string(),
+        );
+        let remedy = self.set("AuthorizedKeysCommandUser", RUN_AS, &place);
         let finding = if user == RUN_AS {
             Finding::pass(format!("{user}{at}"))
         } else if nix::unistd::User::from_name(&user).is_ok_and(|found| found.is_some()) {
             Finding::warn(
-                format!("the command runs as {user}{at}, not as {RUN_AS}"),
-                format!("AuthorizedKeysCommandUser {RUN_AS}: a user that owns nothing"),
+                format!("the command runs as {user}{at}, not as {RUN_AS}, a user that owns nothing"),
+                remedy,
             )
         } else {
             Finding::fail(
                 format!("the command would run as {user}{at}, a user that does not exist: sshd runs nothing"),
-                format!("AuthorizedKeysCommandUser {RUN_AS}"),
+                remedy,
             )
         };
         (user, finding)
@@ -267,32 +302,46 @@ impl Sshd {
     /// Commands beside the one in force: what comes after it, what stands in a Match, what the daemon was started with.
     pub fn shadows(&self, opinion: &Opinion) -> Finding {
         let value = dump::value(&opinion.user.stdout, "authorizedkeyscommand").unwrap_or_default();
-        let mut others: Vec<String> = self
-            .survey
-            .reading
-            .settings
-            .iter()
+        let settings = self.survey.reading.settings.iter();
+        let others: Vec<&Setting> = settings
             .filter(|setting| setting.keyword == Keyword::Command && setting.value != value)
+            .collect();
+        let mut seen: Vec<String> = others
+            .iter()
             .map(|setting| format!("{} at {}", setting.value, scoped(setting)))
             .collect();
+        let places: Vec<String> = others.iter().map(|setting| setting.place.to_string()).collect();
+        let mut remedies = Vec::new();
+        if !places.is_empty() {
+            remedies.push(format!(
+                "the first line that applies wins: if nobody needs it, take away {}, then {}",
+                places.join(" and "),
+                self.reload()
+            ));
+        }
         if let Some(running) = &self.machine.facts.running {
             let started = running.arguments.value_of("authorizedkeyscommand");
-            others.extend(
-                started
-                    .map(|directive| directive.value())
-                    .filter(|started| *started != value)
-                    .map(|started| {
-                        format!("{started} in the running daemon's arguments, until it is restarted")
-                    }),
-            );
+            if let Some(started) = started
+                .map(|directive| directive.value())
+                .filter(|started| *started != value)
+            {
+                seen.push(format!(
+                    "{started} in the running daemon's arguments, until it is restarted"
+                ));
+                let unit = self
+                    .machine
+                    .service
+                    .as_ref()
+                    .map_or("ssh", |service| service.unit.as_str());
+                remedies.push(format!("`systemctl restart {unit}` when a restart may be"));
+            }
         }
-        if others.is_empty() {
+        if seen.is_empty() {
             Finding::pass("no other command is configured")
         } else {
             Finding::warn(
-                format!("others are configured: {}", others.join("; ")),
-                "the first line that applies wins: see that nobody relies on one that does not, or on ours where a \
-                 Match has its own",
+                format!("others are configured: {}", seen.join("; ")),
+                remedies.join("; "),
             )
         }
     }
@@ -302,12 +351,14 @@ impl Sshd {
         let settings = self.survey.in_force.iter().chain(&self.survey.reading.settings);
         let mut seen = BTreeSet::new();
         let mut found = Vec::new();
+        let mut places = Vec::new();
         for setting in settings.filter(|setting| setting.keyword == Keyword::Command) {
             if Call::parse(&setting.value).is_some() || !seen.insert(setting.place.to_string()) {
                 continue;
             }
             if let Some(what) = asks_metadata(root, &setting.value) {
                 found.push(format!("{what} ({})", scoped(setting)));
+                places.push(setting.place.to_string());
             }
         }
         if found.is_empty() {
@@ -319,7 +370,10 @@ impl Sshd {
                      until when",
                     found.join("; ")
                 ),
-                "take that line away, then run `ec2-instance-connect setup apply`: this helper verifies each key",
+                format!(
+                    "take away {}, then run `ec2-instance-connect setup apply`: this helper verifies each key",
+                    places.join(" and ")
+                ),
             )
         }
     }
@@ -328,10 +382,11 @@ impl Sshd {
     pub fn pubkey(&self, opinion: &Opinion) -> Finding {
         let value = |keyword: &str| dump::value(&opinion.user.stdout, keyword).unwrap_or_default();
         if value("pubkeyauthentication") != "yes" {
-            let at = self.places("pubkeyauthentication");
+            let now = value("pubkeyauthentication");
+            let at = self.places("pubkeyauthentication", &now);
             return Finding::fail(
-                format!("PubkeyAuthentication {} ({at})", value("pubkeyauthentication")),
-                format!("set it to yes at {at}, then reload sshd"),
+                format!("PubkeyAuthentication {now} ({at})"),
+                self.set("PubkeyAuthentication", "yes", &at),
             );
         }
         let methods = value("authenticationmethods");
@@ -339,7 +394,7 @@ impl Sshd {
         if methods.is_empty() || lists.iter().any(|list| matches!(*list, "any" | "publickey")) {
             return Finding::pass("keys are taken");
         }
-        let at = self.places("authenticationmethods");
+        let at = self.places("authenticationmethods", &methods);
         if lists.iter().any(|list| list.contains("publickey")) {
             Finding::warn(
                 format!("AuthenticationMethods {methods} ({at}): a key alone does not log in"),
@@ -348,7 +403,7 @@ impl Sshd {
         } else {
             Finding::fail(
                 format!("AuthenticationMethods {methods} ({at}): no list has publickey"),
-                format!("add publickey at {at}, then reload sshd"),
+                self.set("AuthenticationMethods", "publickey", &at),
             )
         }
     }
@@ -358,10 +413,13 @@ impl Sshd {
         let value = dump::value(&opinion.user.stdout, "permitrootlogin").unwrap_or_default();
         match value.as_str() {
             "no" | "forced-commands-only" => {
-                let at = self.places("permitrootlogin");
+                let at = self.places("permitrootlogin", &value);
                 Finding::fail(
                     format!("PermitRootLogin {value} ({at})"),
-                    "log in as another user and become root; or set it to prohibit-password",
+                    format!(
+                        "log in as another user and become root; or {}",
+                        self.set("PermitRootLogin", "prohibit-password", &at)
+                    ),
                 )
             }
             _ => Finding::pass(format!("PermitRootLogin {value}")),
@@ -372,10 +430,16 @@ impl Sshd {
     pub fn tries(&self, opinion: &Opinion) -> Finding {
         let value = dump::value(&opinion.user.stdout, "maxauthtries").unwrap_or_default();
         match value.parse::<u32>() {
-            Ok(tries) if tries < FEW_TRIES => Finding::warn(
-                format!("MaxAuthTries {tries} ({})", self.places("maxauthtries")),
-                "an agent that offers other keys first uses them up: ssh -o IdentitiesOnly=yes -i KEY, or raise it",
-            ),
+            Ok(tries) if tries < FEW_TRIES => {
+                let at = self.places("maxauthtries", &value);
+                Finding::warn(
+                    format!("MaxAuthTries {tries} ({at})"),
+                    format!(
+                        "an agent that offers other keys first uses them up: ssh -o IdentitiesOnly=yes -i KEY; or {}",
+                        self.set("MaxAuthTries", "6", &at)
+                    ),
+                )
+            }
             _ => Finding::pass(format!("MaxAuthTries {value}")),
         }
     }
@@ -384,10 +448,15 @@ impl Sshd {
     pub fn grace(&self, opinion: &Opinion) -> Finding {
         let value = dump::value(&opinion.user.stdout, "logingracetime").unwrap_or_default();
         match value.parse::<u32>() {
-            Ok(seconds) if (1..SHORT_GRACE).contains(&seconds) => Finding::fail(
-                format!("LoginGraceTime {seconds} s ({})", self.places("logingracetime")),
-                "set it to 30 or more: the helper is asked twice for each login",
-            ),
+            Ok(seconds) if (1..SHORT_GRACE).contains(&seconds) => {
+                let at = self.places("logingracetime", &value);
+                Finding::fail(
+                    format!(
+                        "LoginGraceTime {seconds} s ({at}), and the helper is asked twice for each login"
+                    ),
+                    self.set("LoginGraceTime", "30 or more", &at),
+                )
+            }
             _ => Finding::pass(format!("LoginGraceTime {value} s")),
         }
     }
@@ -404,10 +473,10 @@ impl Sshd {
             .collect()
     }
 
-    /// Where a list keyword stands, for a remedy.
+    /// Where a list keyword stands, for a remedy: all of its lines make the list.
     #[must_use]
     pub fn list_at(&self, keyword: &str) -> String {
-        self.places(keyword)
+        self.places(keyword, "")
     }
 }
 
@@ -420,6 +489,16 @@ fn scoped(setting: &Setting) -> String {
             format!("{} (Match at {}:{line})", setting.place, file.display())
         }
     }
+}
+
+/// The place that sshd complains of, in its own form: `FILE: line N: ...`, and `FILE line N: ...` for a bad value.
+fn complained_of(stderr: &str) -> Option<String> {
+    stderr.lines().find_map(|text| {
+        let (file, rest) = text.split_once(" line ")?;
+        let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        let file = file.trim_end_matches(':');
+        (file.starts_with('/') && !number.is_empty()).then(|| format!("{file}:{number}"))
+    })
 }
 
 /// Whether a command line, or a file that it names, mentions the metadata.

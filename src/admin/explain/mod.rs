@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::EXIT_REFUSED;
 use super::history::moment::Moment;
 use super::output::Page;
+use super::paint::{self, Shade};
 use super::verify::view::{self, CertificateView, RecordView, RefusalView, SignerView, StapleView, shown};
 use crate::authorize::{self, Examination, Facts, Purpose};
 use crate::config::{Config, DEFAULT_PATH};
@@ -193,7 +194,7 @@ impl Explain {
             super::json_page(&report, exit)
         } else {
             Page {
-                out: text(&report).into_bytes(),
+                out: text(&report, paint::wanted()).into_bytes(),
                 exit,
                 ..Page::default()
             }
@@ -357,7 +358,7 @@ pub(super) fn http_date(text: &str) -> Option<i64> {
 }
 
 /// The form for people.
-fn text(report: &Report) -> String {
+fn text(report: &Report, colour: bool) -> String {
     let mut out = String::new();
     view::line(&mut out, "asked as", &report.run_as);
     for stage in &report.stages {
@@ -373,18 +374,22 @@ fn text(report: &Report) -> String {
                 if matches!(stage.stage, "signer" | "revocation") {
                     view::served_lines(&mut out, &report.certificates, &report.staples);
                 }
-                view::line(&mut out, stage.stage, &format!("REFUSED {}", stage.detail));
+                let refused = paint::word("REFUSED", Shade::Bad, colour);
+                view::line(&mut out, stage.stage, &format!("{refused} {}", stage.detail));
             }
-            _ => view::line(&mut out, stage.stage, "not reached"),
+            _ => {
+                let unreached = paint::word("not reached", Shade::Faint, colour).to_string();
+                view::line(&mut out, stage.stage, &unreached);
+            }
         }
     }
-    view::record_lines(&mut out, &report.records);
+    view::record_lines(&mut out, &report.records, colour);
     let verdict = match report.keys {
         0 => "no key would be given".to_owned(),
         1 => "1 key would be given".to_owned(),
         more => format!("{more} keys would be given"),
     };
-    view::line(&mut out, "verdict", &verdict);
+    view::verdict_line(&mut out, &verdict, report.keys > 0, colour);
     out
 }
 

@@ -2,7 +2,7 @@
 //!
 //! sshd runs the helper as `ec2-instance-connect`; a firewall that knows uids, or the permissions of a file, may
 //! treat root otherwise. So root hands the whole question to a copy of this program that runs as that user, and
-//! only passes its answer on.
+//! only passes its exit status on.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -22,7 +22,7 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Who asked.
 pub(super) enum Asked {
-    /// The helper's user, and this is its page.
+    /// The helper's user, who has printed the page: what is left of it.
     There(Page),
     /// Nobody yet: it is for us to ask. What a person should know about that, if anything.
     Here(String),
@@ -36,24 +36,30 @@ pub(super) fn ask_as_helper_user(arguments: &[OsString]) -> Asked {
     let Ok(Some(user)) = User::from_name(HELPER_USER) else {
         return Asked::Here(format!("There is no user {HELPER_USER}: asked as root.\n"));
     };
-    let output = Command::new(THIS_PROGRAM)
+    // What decides whether the page is in colour (`admin::paint`).
+    let terminal = ["NO_COLOR", "TERM"].map(|name| (name, std::env::var_os(name)));
+    let status = Command::new(THIS_PROGRAM)
         .args(arguments)
         .env_clear()
+        .envs(
+            terminal
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
         .current_dir("/")
         .stdin(Stdio::null())
         // Also drops root's other groups.
         .uid(user.uid.as_raw())
         .gid(user.gid.as_raw())
-        .output();
-    match output {
-        Ok(output) => Asked::There(Page {
-            out: output.stdout,
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-            exit: output
-                .status
+        .status();
+    match status {
+        // It has printed its page itself.
+        Ok(status) => Asked::There(Page {
+            exit: status
                 .code()
                 .and_then(|code| u8::try_from(code).ok())
                 .unwrap_or(EXIT_REFUSED),
+            ..Page::default()
         }),
         Err(error) => Asked::Here(format!(
             "Cannot run as {HELPER_USER} ({}): asked as root.\n",

@@ -24,7 +24,6 @@ pub mod sources;
 pub mod syslog;
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
@@ -33,6 +32,7 @@ use crate::escape;
 use crate::instance::InstanceId;
 
 use super::output::Page;
+use super::paint;
 
 use event::{Event, Helper, Safe, Said};
 use join::{Join, MAX_LOGIN, TooMany};
@@ -110,12 +110,10 @@ impl History {
         let mut problems = Problems::default();
         let history = self.collect(&question, &zone, &mut problems);
         let mut out = Vec::new();
-        let colour =
-            io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
         let written = if self.json {
             render::json(&history, &mut out)
         } else {
-            render::text(&history.rows, colour, &mut out)
+            render::text(&history.rows, paint::wanted(), &mut out)
         };
         if let Err(error) = written {
             problems.say(&format!("cannot write: {error}"));

@@ -16,6 +16,7 @@ use super::EXIT_REFUSED;
 use super::explain::http_date;
 use super::history::moment::{self, Moment};
 use super::output::Page;
+use super::paint;
 use super::verify::view::{self, RefusalView, SignerView, shown};
 use crate::authorize::{self, Examination, Facts, Purpose};
 use crate::config::Config;
@@ -183,7 +184,7 @@ impl Selftest {
             super::json_page(report, exit)
         } else {
             Page {
-                out: text(report).into_bytes(),
+                out: text(report, paint::wanted()).into_bytes(),
                 exit,
                 ..Page::default()
             }
@@ -231,7 +232,7 @@ fn complain(err: &mut String, severity: Severity, sentence: &str) {
 }
 
 /// The form for people.
-fn text(report: &Report) -> String {
+fn text(report: &Report, colour: bool) -> String {
     let mut out = String::new();
     let instance = report.instance.as_deref().unwrap_or("unknown");
     view::line(&mut out, "instance", instance);
@@ -248,6 +249,7 @@ fn text(report: &Report) -> String {
         ),
         (None, None) => format!("a login would work now and in {} hours", report.ahead_hours),
     };
-    view::line(&mut out, "verdict", &verdict);
+    let good = report.ok && report.ahead_refusal.is_none();
+    view::verdict_line(&mut out, &verdict, good, colour);
     out
 }

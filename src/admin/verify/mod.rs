@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use super::history::moment::Moment;
 use super::output::Page;
+use super::paint;
 use super::{EXIT_REFUSED, history};
 use crate::authorize::{self, Facts};
 use crate::config::{Anchors, Config, OcspPolicy};
@@ -144,7 +145,7 @@ impl Verify {
             return super::json_page(&report, exit);
         }
         Page {
-            out: text(&report).into_bytes(),
+            out: text(&report, paint::wanted()).into_bytes(),
             exit,
             ..Page::default()
         }
@@ -265,7 +266,7 @@ fn report(asked: &Asked, material: Material) -> Report {
 }
 
 /// The form for people.
-fn text(report: &Report) -> String {
+fn text(report: &Report, colour: bool) -> String {
     let mut out = String::new();
     let from = match report.at_from {
         "command-line" => "",
@@ -292,13 +293,13 @@ fn text(report: &Report) -> String {
     if let Some(signer) = &report.signer {
         view::signer_lines(&mut out, signer, report.anchors.as_deref());
     }
-    view::record_lines(&mut out, &report.records);
+    view::record_lines(&mut out, &report.records, colour);
     let held = report.records.iter().filter(|record| record.verdict == "holds");
     let verdict = match &report.refusal {
         Some(refusal) => format!("refused {}: {}", refusal.reason, refusal.detail),
         None => format!("{} of {} records hold", held.count(), report.records.len()),
     };
-    view::line(&mut out, "verdict", &verdict);
+    view::verdict_line(&mut out, &verdict, report.holds, colour);
     out
 }
 

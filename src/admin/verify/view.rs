@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::admin::history::moment::{self, Moment};
+use crate::admin::paint::{self, Shade};
 use crate::authorize::{Evidence, Facts, Verdicts};
 use crate::escape;
 use crate::keys::{self, AuthorizedKey, Description};
@@ -261,6 +262,12 @@ pub fn line(out: &mut String, label: &str, text: &str) {
     let _ = writeln!(out, "{label:<LABEL$}{text}");
 }
 
+/// Writes the verdict, which is what a person looks for first.
+pub fn verdict_line(out: &mut String, verdict: &str, good: bool, colour: bool) {
+    let shade = if good { Shade::Good } else { Shade::Bad };
+    line(out, "verdict", &paint::word(verdict, shade, colour).to_string());
+}
+
 /// Writes the signer's lines.
 pub fn signer_lines(out: &mut String, signer: &SignerView, anchors: Option<&str>) {
     let SignerView {
@@ -317,9 +324,14 @@ pub fn served_lines(out: &mut String, certificates: &[CertificateView], staples:
 }
 
 /// Writes one line for each record.
-pub fn record_lines(out: &mut String, records: &[RecordView]) {
+pub fn record_lines(out: &mut String, records: &[RecordView], colour: bool) {
     for (number, record) in (1_usize..).zip(records) {
-        let mut text = record.verdict.to_owned();
+        let shade = match record.verdict {
+            "holds" => Shade::Good,
+            "refused" => Shade::Bad,
+            _ => Shade::Faint,
+        };
+        let mut text = paint::word(record.verdict, shade, colour).to_string();
         if let Some(refusal) = &record.refusal {
             let _ = write!(text, " {}: {}", refusal.reason, refusal.detail);
         }

@@ -79,6 +79,16 @@ pub fn find() -> Option<Service> {
         .cloned()
 }
 
+/// When `unit` last changed its state, in microseconds of the monotonic clock: a reload is such a change.
+#[must_use]
+pub fn last_changed(unit: &str) -> Option<u64> {
+    let text = systemctl(&["show", "-p", "StateChangeTimestampMonotonic", unit]).ok()?;
+    text.trim()
+        .strip_prefix("StateChangeTimestampMonotonic=")?
+        .parse()
+        .ok()
+}
+
 fn show(unit: &str) -> Option<Service> {
     let text = systemctl(&["show", "-p", "Id,LoadState,ActiveState,MainPID,KillMode", unit]).ok()?;
     let value = |name: &str| {
