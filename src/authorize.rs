@@ -14,7 +14,7 @@ use pki_types::UnixTime;
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::imds::{Session, SignerDocuments, StapleName, limits};
+use crate::imds::{Session, SignerDocuments, StapleName, Staples, limits};
 use crate::instance::{Host, InstanceId};
 use crate::keys::{self, AuthorizedKey, Question};
 use crate::place::Place;
@@ -68,6 +68,8 @@ pub struct Facts {
     pub key_document: bool,
     /// What was judged, once all of it had arrived.
     pub evidence: Option<Evidence>,
+    /// Why a staple could not be fetched, where that was so.
+    pub lost_staple: Option<Refusal>,
     /// Requests sent to the metadata service.
     pub requests: u32,
     /// How long it took.
@@ -183,7 +185,17 @@ fn decide(
         fingerprint: asked.and_then(|request| request.fingerprint),
         now,
     };
-    judge(&evidence, question, config, facts)
+    let verdicts = judge(&evidence, question, config, facts);
+    verdicts.map_err(|refusal| true_reason(refusal, facts.lost_staple.take()))
+}
+
+/// A staple that is missing because it could not be fetched: what failed is what must be mended, and who read
+/// `staple-missing` might switch revocation off instead.
+pub fn true_reason(refusal: Refusal, lost: Option<Refusal>) -> Refusal {
+    match lost {
+        Some(lost) if refusal.reason == Reason::StapleMissing => lost,
+        _ => refusal,
+    }
 }
 
 /// The whole conversation with the metadata service, within its deadline.
@@ -238,16 +250,17 @@ async fn gather(
     let documents = documents?;
     let staples = fetch_staples(&session, &documents).await;
     facts.requests = session.requests();
+    facts.lost_staple = staples.lost;
     Ok(Evidence {
         active_keys,
         documents,
-        staples,
+        staples: staples.arrived,
     })
 }
 
 /// The staples, all at once: first those that bear the name of a certificate of the chain, then the others, as far
 /// as the limit goes. A name is only a hint. Nothing is proven here, and nothing is parsed but PEM.
-pub async fn fetch_staples(session: &Session, documents: &SignerDocuments) -> Vec<(StapleName, Vec<u8>)> {
+pub async fn fetch_staples(session: &Session, documents: &SignerDocuments) -> Staples {
     let expected = trust::staple_names(&documents.signer_cert);
     let is_expected = |name: &&StapleName| {
         expected

@@ -45,6 +45,15 @@ impl StapleName {
     }
 }
 
+/// The staples of one login.
+#[derive(Debug, Default)]
+pub struct Staples {
+    /// Those that came, in the order of their names, each still in base64.
+    pub arrived: Vec<(StapleName, Vec<u8>)>,
+    /// Why the first of the others did not, where it was not simply absent (404).
+    pub lost: Option<Refusal>,
+}
+
 /// One document of [`SignerDocuments`], while they arrive in any order.
 enum Part {
     InstanceId(String),
@@ -113,25 +122,29 @@ impl Session {
         Ok(documents)
     }
 
-    /// The staples of these names, asked for at once, each still in base64. One that cannot be had is left out:
-    /// whether it was needed is for the judge of the path to say.
-    pub async fn staples(&self, names: impl IntoIterator<Item = &StapleName>) -> Vec<(StapleName, Vec<u8>)> {
-        let mut staples = JoinSet::new();
+    /// The staples of these names, asked for at once. One that cannot be had is left out: whether it was needed is for
+    /// the judge of the path to say.
+    pub async fn staples(&self, names: impl IntoIterator<Item = &StapleName>) -> Staples {
+        let mut requests = JoinSet::new();
         for name in names {
             let (session, name) = (self.clone(), name.clone());
-            staples.spawn(async move {
+            requests.spawn(async move {
                 let path = format!("/latest/meta-data/managed-ssh-keys/signer-ocsp/{}", name.as_str());
-                let staple = session
-                    .get(&path, limits::MAX_DOCUMENT_BYTES)
-                    .await
-                    .ok()
-                    .flatten();
-                staple.map(|staple| (name, staple))
+                let staple = session.get(&path, limits::MAX_DOCUMENT_BYTES).await;
+                (name, staple)
             });
         }
-        let mut arrived: Vec<_> = staples.join_all().await.into_iter().flatten().collect();
-        arrived.sort_unstable();
-        arrived
+        let mut answers = requests.join_all().await;
+        answers.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let mut staples = Staples::default();
+        for (name, answer) in answers {
+            match answer {
+                Ok(Some(staple)) => staples.arrived.push((name, staple)),
+                Ok(None) => {}
+                Err(refusal) => staples.lost = staples.lost.or(Some(refusal)),
+            }
+        }
+        staples
     }
 
     /// `placement/region`, or where that is absent the region of the identity document. Never taken from a

@@ -10,5 +10,5 @@ mod documents;
 pub mod limits;
 mod session;
 
-pub use documents::{SignerDocuments, StapleName};
+pub use documents::{SignerDocuments, StapleName, Staples};
 pub use session::Session;

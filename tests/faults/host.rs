@@ -245,13 +245,12 @@ fn limits_that_starve_it_are_refused_or_kill_it_with_nothing_printed() {
 }
 
 /// What the lack of descriptors may be called, by what could not be opened.
-const STARVED: [&str; 7] = [
+const STARVED: [&str; 6] = [
     "config",
     "not-ec2",
     "anchors",
     "internal",
     "imds-unreachable",
-    "staple-missing",
     "deadline",
 ];
 
@@ -319,13 +318,7 @@ fn storm_of_logins_under_chance_faults_gives_keys_or_reasons() {
         let begun = Instant::now();
         each(&logins, |()| {
             let run = ground.run(ground.command(&config));
-            run.key_or_refusal(&[
-                "imds-throttled",
-                "imds-unreachable",
-                "imds-timeout",
-                "staple-missing",
-                "deadline",
-            ])
+            run.key_or_refusal(&["imds-throttled", "imds-unreachable", "imds-timeout", "deadline"])
         });
         println!("{} logins in {:?}", logins.len(), begun.elapsed());
         simulator.clear_faults();

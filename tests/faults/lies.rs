@@ -72,10 +72,6 @@ impl Document {
         }
         simulator
     }
-
-    fn is_staple(self) -> bool {
-        matches!(self, Self::LeafStaple | Self::IssuerStaple)
-    }
 }
 
 /// The ways to fail at any document.
@@ -118,8 +114,9 @@ fn refusal_of(document: Document, effect: &Effect, usual: &'static str) -> Verdi
         (Document::Region, Effect::Status(404)) => Verdict::Given,
         (Document::StapleList, Effect::Status(404)) => Verdict::Refused("staple-missing"),
         (Document::OtherStaple, _) => Verdict::Given,
-        // Whether a staple was needed is for the judge of the path to say, and it says that it was.
-        (document, _) if document.is_staple() => Verdict::Refused("staple-missing"),
+        (Document::LeafStaple | Document::IssuerStaple, Effect::Status(404)) => {
+            Verdict::Refused("staple-missing")
+        }
         _ => Verdict::Refused(usual),
     }
 }

@@ -17,7 +17,7 @@ use crate::common::machine::{in_namespaces, sh};
 use crate::ground::{Ground, Run, UID, USER, configuration, each, simulator, tools};
 
 /// What the helper may call a network that carries nothing, or too little.
-const CUT: [&str; 4] = ["imds-unreachable", "imds-timeout", "deadline", "staple-missing"];
+const CUT: [&str; 3] = ["imds-unreachable", "imds-timeout", "deadline"];
 
 /// The instance in the test's own namespace, the service in another, and a cable.
 struct Cable {

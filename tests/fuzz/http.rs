@@ -53,7 +53,8 @@ pub fn http(data: &[u8]) -> usize {
         );
         let staples = session
             .staples(documents.staple_names.iter().take(limits::MAX_STAPLES))
-            .await;
+            .await
+            .arrived;
         assert!(
             staples
                 .iter()

@@ -242,7 +242,8 @@ async fn judge_signer(
             report.signer = Some(Step::Held(path.not_after()));
             report.anchors = facts.anchors;
             let staples = authorize::fetch_staples(session, documents).await;
-            let signer = authorize::revocation(&path, &staples, config, now);
+            let signer = authorize::revocation(&path, &staples.arrived, config, now)
+                .map_err(|refusal| authorize::true_reason(refusal, staples.lost));
             report.staples = Some(signer.map(|signer| signer.next_update()).into());
         }
     }
