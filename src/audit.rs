@@ -78,7 +78,7 @@ pub fn report(user: &str, fingerprint: Option<&str>, decision: &Decision, level:
 fn is_news(reason: Reason, decision: &Decision) -> bool {
     match reason {
         Reason::User | Reason::NoKey => false,
-        Reason::Fingerprint | Reason::RecordExpired => decision.keys.is_empty(),
+        Reason::Fingerprint | Reason::RecordExpired | Reason::Used => decision.keys.is_empty(),
         _ => true,
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use pki_types::UnixTime;
 use tokio::time::Instant;
 
+use crate::claim::{self, Desk};
 use crate::config::Config;
 use crate::imds::{Session, SignerDocuments, StapleName, Staples, limits};
 use crate::instance::{Host, InstanceId};
@@ -161,13 +162,14 @@ fn count(refusals: &mut Vec<(Refusal, usize)>, refusal: Refusal) {
     }
 }
 
-/// The verdict on each record, in the order of the document.
+/// The verdict on each record, in the order of the document. A login with one-time keys leaves out those that hold and
+/// are left for other connections.
 pub type Verdicts = Vec<Result<AuthorizedKey, Refusal>>;
 
 /// All that must be asked is asked first; what came back is parsed and proven after that.
 fn decide(
     asked: Option<&Request>,
-    _purpose: Purpose,
+    purpose: Purpose,
     config: &Config,
     facts: &mut Facts,
 ) -> Result<Verdicts, Refusal> {
@@ -185,8 +187,17 @@ fn decide(
         fingerprint: asked.and_then(|request| request.fingerprint),
         now,
     };
-    let verdicts = judge(&evidence, question, config, facts);
-    verdicts.map_err(|refusal| true_reason(refusal, facts.lost_staple.take()))
+    // Looked for before the proof, and whatever is amiss with it: a key that is refused for its own sake needs none.
+    let desk = config
+        .keys
+        .one_time
+        .then(|| Desk::open(asked, purpose, question.now));
+    let verdicts = judge(&evidence, question, config, facts)
+        .map_err(|refusal| true_reason(refusal, facts.lost_staple.take()))?;
+    Ok(match desk {
+        Some(desk) => claim::settle(desk, verdicts, self::now),
+        None => verdicts,
+    })
 }
 
 /// A staple that is missing because it could not be fetched: what failed is what must be mended, and who read

@@ -53,6 +53,8 @@ pub struct Config {
     pub imds: Imds,
     /// `[trust]`: whom the signer must lead to.
     pub trust: Trust,
+    /// `[keys]`: what a key is good for.
+    pub keys: Keys,
     /// `[log]`: how much is said.
     pub log: Log,
     /// Whose files this configuration may name: those who may write it.
@@ -128,6 +130,13 @@ pub enum OcspPolicy {
     IfPresent,
 }
 
+/// `[keys]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    /// Whether a record's key is good for one connection alone ([`crate::claim`]).
+    pub one_time: bool,
+}
+
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
@@ -163,6 +172,7 @@ impl Default for Config {
                 ocsp: OcspPolicy::Require,
                 extra_domains: Vec::new(),
             },
+            keys: Keys { one_time: false },
             log: Log { level: Level::Info },
             owner: Owner::Root,
         }
@@ -275,6 +285,7 @@ struct Document {
     instance: InstanceTable,
     imds: ImdsTable,
     trust: TrustTable,
+    keys: KeysTable,
     log: LogTable,
 }
 
@@ -312,6 +323,12 @@ struct TrustTable {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct KeysTable {
+    one_time: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct LogTable {
     level: Option<Level>,
 }
@@ -337,6 +354,9 @@ impl Document {
                 anchors: self.trust.anchors.unwrap_or(default.trust.anchors),
                 ocsp: self.trust.ocsp.unwrap_or(default.trust.ocsp),
                 extra_domains: self.trust.extra_domains,
+            },
+            keys: Keys {
+                one_time: self.keys.one_time.unwrap_or(default.keys.one_time),
             },
             log: Log {
                 level: self.log.level.unwrap_or(default.log.level),
@@ -499,6 +519,7 @@ mod tests {
         let error = error("[instance]\nx = 1").to_string()
             + &error("[imds]\nx = 1").to_string()
             + &error("[trust]\nx = 1").to_string()
+            + &error("[keys]\nx = 1").to_string()
             + &error("[log]\nx = 1").to_string()
             + &error("[x]").to_string();
         // serde's message for an unknown key lists all that it knows.
@@ -550,6 +571,8 @@ mod tests {
             anchors = "/etc/ec2-instance-connect/anchors.pem"
             ocsp = "if-present"
             extra_domains = ["cloud.example"]
+            [keys]
+            one_time = true
             [log]
             level = "debug"
             "#,
@@ -573,6 +596,7 @@ mod tests {
             config.trust.extra_domains,
             [DnsSuffix::new("cloud.example").unwrap()]
         );
+        assert!(config.keys.one_time);
         assert_eq!(config.log.level, Level::Debug);
     }
 
@@ -596,6 +620,7 @@ mod tests {
             ("[instance]\npartition = \"aws-mars\"\n", 2, "partition"),
             ("[trust]\nanchors = \"none\"\n", 2, "absolute path"),
             ("[trust]\nextra_domains = [\"Example.com\"]\n", 2, "Example.com"),
+            ("[keys]\none_time = \"yes\"\n", 2, "boolean"),
             ("[log]\nlevel = info\n", 2, ""),
             ("[log]\nlevel = \"info\"\nlevel = \"info\"\n", 3, "duplicate"),
             ("[log\n", 1, ""),

@@ -22,6 +22,7 @@
 pub mod admin;
 pub mod audit;
 pub mod authorize;
+pub mod claim;
 pub mod config;
 pub mod escape;
 pub mod file;

@@ -97,6 +97,10 @@ reasons! {
     Fingerprint = "fingerprint",
     /// The record's signature does not hold.
     RecordSignature = "record-signature",
+    /// Another connection has used the record's key.
+    Used = "used",
+    /// Keys are good for one connection, and which one asks cannot be told or noted.
+    OneTimeUnavailable = "one-time-unavailable",
     /// The helper could not start its own machinery (memory, file descriptors).
     Internal = "internal",
 }

@@ -14,6 +14,7 @@ mod record;
 mod signature;
 
 use pki_types::UnixTime;
+use sha2::{Digest as _, Sha256};
 
 use crate::instance::InstanceId;
 use crate::reason::{Reason, Refusal};
@@ -26,6 +27,7 @@ use record::Record;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthorizedKey {
     key: PublicKey,
+    signed: Box<[u8]>,
     expires: u64,
     caller: Option<String>,
     request_id: Option<String>,
@@ -48,6 +50,12 @@ impl AuthorizedKey {
     #[must_use]
     pub fn expires(&self) -> u64 {
         self.expires
+    }
+
+    /// SHA-256 of the bytes that the signature is over: which record this is, whatever its signature looks like.
+    #[must_use]
+    pub fn signed_digest(&self) -> [u8; 32] {
+        Sha256::digest(&self.signed).into()
     }
 
     /// The IAM principal that pushed the key, if the record says: signed, but still foreign text.
@@ -148,6 +156,7 @@ fn judge_record(
     signature::verify(signer.key(), record.signed, &record.signature)?;
     Ok(AuthorizedKey {
         key,
+        signed: record.signed.into(),
         expires: record.expires,
         caller: record.caller.map(str::to_owned),
         request_id: record.request_id.map(str::to_owned),

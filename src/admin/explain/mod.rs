@@ -61,10 +61,11 @@ enum Stage {
     Signer,
     Revocation,
     Records,
+    OneTime,
 }
 
 impl Stage {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Request,
         Self::Config,
         Self::Host,
@@ -73,6 +74,7 @@ impl Stage {
         Self::Signer,
         Self::Revocation,
         Self::Records,
+        Self::OneTime,
     ];
 
     const fn name(self) -> &'static str {
@@ -85,6 +87,7 @@ impl Stage {
             Self::Signer => "signer",
             Self::Revocation => "revocation",
             Self::Records => "records",
+            Self::OneTime => "one-time",
         }
     }
 
@@ -118,6 +121,7 @@ impl Stage {
             | Reason::RecordExpired
             | Reason::Fingerprint
             | Reason::RecordSignature => Self::Records,
+            Reason::Used | Reason::OneTimeUnavailable => Self::OneTime,
             Reason::InstanceId
             | Reason::ImdsUnreachable
             | Reason::ImdsTimeout
@@ -279,7 +283,12 @@ impl Explain {
                 detail,
             }
         };
-        Stage::ALL.into_iter().map(view).collect()
+        // A stage that is not in force is none.
+        let one_time = config.as_ref().is_ok_and(|config| config.keys.one_time);
+        let stages = Stage::ALL
+            .into_iter()
+            .filter(|stage| *stage != Stage::OneTime || one_time);
+        stages.map(view).collect()
     }
 
     /// What a stage that was passed found.
@@ -334,6 +343,7 @@ impl Explain {
             Stage::Keys => format!("{} records for {}", records(), shown(&self.user)),
             Stage::Signer | Stage::Revocation => String::new(),
             Stage::Records => format!("{} judged", records()),
+            Stage::OneTime => "each key is good for one connection; nothing was claimed".to_owned(),
         }
     }
 }
