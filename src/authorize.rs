@@ -13,6 +13,8 @@ use std::time::{Duration, SystemTime};
 use pki_types::UnixTime;
 use tokio::time::Instant;
 
+use crate::access::Ruling;
+use crate::access::policy::Policy;
 use crate::claim::{self, Desk};
 use crate::config::Config;
 use crate::imds::{Session, SignerDocuments, StapleName, Staples, limits};
@@ -67,6 +69,8 @@ pub struct Facts {
     pub signer: Option<Until>,
     /// Whether there was a key document for the user.
     pub key_document: bool,
+    /// What the access rules said of each key that was proven, in the order of the document.
+    pub rulings: Vec<Ruling>,
     /// What was judged, once all of it had arrived.
     pub evidence: Option<Evidence>,
     /// Why a staple could not be fetched, where that was so.
@@ -151,12 +155,12 @@ pub fn examine(asked: Option<&Request>, purpose: Purpose, config: &Config) -> Ex
     Examination { verdicts, facts }
 }
 
-/// One refusal for each reason, the first one's words standing for all.
+/// One refusal for each reason, the first one's words standing for all; but each caller whom the rules refuse is named.
 fn count(refusals: &mut Vec<(Refusal, usize)>, refusal: Refusal) {
-    match refusals
-        .iter_mut()
-        .find(|(known, _)| known.reason == refusal.reason)
-    {
+    let is_same = |known: &Refusal| {
+        known.reason == refusal.reason && (known.reason != Reason::Policy || *known == refusal)
+    };
+    match refusals.iter_mut().find(|(known, _)| is_same(known)) {
         Some((_, count)) => *count = count.saturating_add(1),
         None => refusals.push((refusal, 1)),
     }
@@ -173,10 +177,14 @@ fn decide(
     config: &Config,
     facts: &mut Facts,
 ) -> Result<Verdicts, Refusal> {
+    if let Some(request) = asked {
+        config.guards.check(request.user.as_str())?;
+    }
     let host = Host::detect(&config.instance.sysfs, config.instance.id.as_ref())?;
     facts.host = Some(host.clone());
     let evidence = converse(asked, config, &host, facts)?;
     let now = now()?;
+    let policy = asked.map(|request| Policy::look_up(request, config));
     let evidence = facts.evidence.insert(evidence).clone();
     let instance = facts
         .instance
@@ -194,6 +202,10 @@ fn decide(
         .then(|| Desk::open(asked, purpose, question.now));
     let verdicts = judge(&evidence, question, config, facts)
         .map_err(|refusal| true_reason(refusal, facts.lost_staple.take()))?;
+    let verdicts = match policy {
+        Some(policy) => policy.admit(verdicts, &mut facts.rulings),
+        None => verdicts,
+    };
     Ok(match desk {
         Some(desk) => claim::settle(desk, verdicts, self::now),
         None => verdicts,

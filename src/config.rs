@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::access::Rules;
 use crate::file::{self, FileError, Owner};
+use crate::guards::Guards;
 use crate::instance::InstanceId;
+use crate::options::Options;
 use crate::place::{DnsSuffix, Partition};
 use crate::reason::{Reason, Refusal};
 
@@ -55,6 +58,12 @@ pub struct Config {
     pub trust: Trust,
     /// `[keys]`: what a key is good for.
     pub keys: Keys,
+    /// `[guards]`: logins that get no key, whoever pushed it.
+    pub guards: Guards,
+    /// `[[access]]`: who may, by the signed caller.
+    pub access: Rules,
+    /// `[options]`: what stands before a key that is given.
+    pub options: Options,
     /// `[log]`: how much is said.
     pub log: Log,
     /// Whose files this configuration may name: those who may write it.
@@ -173,6 +182,9 @@ impl Default for Config {
                 extra_domains: Vec::new(),
             },
             keys: Keys { one_time: false },
+            guards: Guards::default(),
+            access: Rules::default(),
+            options: Options::default(),
             log: Log { level: Level::Info },
             owner: Owner::Root,
         }
@@ -286,6 +298,9 @@ struct Document {
     imds: ImdsTable,
     trust: TrustTable,
     keys: KeysTable,
+    guards: Guards,
+    access: Rules,
+    options: Options,
     log: LogTable,
 }
 
@@ -358,6 +373,9 @@ impl Document {
             keys: Keys {
                 one_time: self.keys.one_time.unwrap_or(default.keys.one_time),
             },
+            guards: self.guards,
+            access: self.access,
+            options: self.options,
             log: Log {
                 level: self.log.level.unwrap_or(default.log.level),
             },
@@ -480,7 +498,10 @@ mod tests {
 
     /// The packages' file, with every commented-out setting in force.
     fn shipped(uncomment: bool) -> String {
-        let setting = |line: &str| line.starts_with('#') && line.contains(" = ") && !line.starts_with("# ");
+        let setting = |line: &str| {
+            line.starts_with("#[[")
+                || (line.starts_with('#') && line.contains(" = ") && !line.starts_with("# "))
+        };
         let shipped = include_str!("../packaging/config.toml");
         let line = |line: &str| {
             if uncomment && setting(line) {
@@ -496,10 +517,19 @@ mod tests {
     fn the_shipped_file_means_the_defaults_and_shows_them() {
         assert_eq!(Config::parse(&shipped(false)).unwrap(), Config::default());
         let mut shown = Config::parse(&shipped(true)).unwrap();
-        // The two that have no default show an example.
+        // Those that have no default show an example.
         assert!(shown.instance.id.take().is_some());
         assert!(shown.instance.partition.take().is_some());
+        assert!(shown.guards.maintenance_file.take().is_some());
+        assert!(!std::mem::take(&mut shown.guards.maintenance_users).is_empty());
+        assert_eq!(std::mem::take(&mut shown.access).0.len(), 1);
         assert_eq!(shown, Config::default());
+    }
+
+    /// The keys of a table, or of the first of several of one name.
+    fn keys(value: &toml::Value) -> impl Iterator<Item = &str> {
+        let table = value.as_array().map_or(value, |tables| &tables[0]);
+        table.as_table().unwrap().keys().map(String::as_str)
     }
 
     #[test]
@@ -508,18 +538,15 @@ mod tests {
         let table: toml::Table = toml::from_str(&shown).unwrap();
         let keys: Vec<String> = table
             .iter()
-            .flat_map(|(name, table)| {
-                table
-                    .as_table()
-                    .unwrap()
-                    .keys()
-                    .map(move |key| format!("{name}.{key}"))
-            })
+            .flat_map(|(name, table)| keys(table).map(move |key| format!("{name}.{key}")))
             .collect();
         let error = error("[instance]\nx = 1").to_string()
             + &error("[imds]\nx = 1").to_string()
             + &error("[trust]\nx = 1").to_string()
             + &error("[keys]\nx = 1").to_string()
+            + &error("[guards]\nx = 1").to_string()
+            + &error("[[access]]\nx = 1").to_string()
+            + &error("[options]\nx = 1").to_string()
             + &error("[log]\nx = 1").to_string()
             + &error("[x]").to_string();
         // serde's message for an unknown key lists all that it knows.
@@ -545,10 +572,7 @@ mod tests {
             .collect();
         let documented: Vec<&str> = documented.into_iter().filter(|key| !key.contains('/')).collect();
         let table: toml::Table = toml::from_str(&shipped(true)).unwrap();
-        let mut keys: Vec<&str> = table
-            .values()
-            .flat_map(|table| table.as_table().unwrap().keys().map(String::as_str))
-            .collect();
+        let mut keys: Vec<&str> = table.values().flat_map(keys).collect();
         let mut documented = documented;
         keys.sort_unstable();
         documented.sort_unstable();
@@ -621,6 +645,33 @@ mod tests {
             ("[trust]\nanchors = \"none\"\n", 2, "absolute path"),
             ("[trust]\nextra_domains = [\"Example.com\"]\n", 2, "Example.com"),
             ("[keys]\none_time = \"yes\"\n", 2, "boolean"),
+            (
+                "[guards]\ndeny_users = ['a', 'b c']\n",
+                2,
+                "\"b c\" is not a login name",
+            ),
+            ("[guards]\nmaintenance_file = 'x'\n", 2, "absolute"),
+            ("[[access]]\n[[access]]\neffect = 'allow'\n", 1, "effect"),
+            ("[[access]]\neffect = 'maybe'\n", 2, "maybe"),
+            ("[[access]]\neffect = 'deny'\nusers = []\n", 3, "at least one"),
+            ("[[access]]\neffect = 'deny'\nuser = ['a']\n", 3, "user"),
+            (
+                "[[access]]\neffect = 'deny'\naccounts = ['1']\n",
+                3,
+                "twelve digits",
+            ),
+            (
+                "[[access]]\neffect = 'deny'\nprincipals = ['arn:aws:iam::123456789012:user/a', '*']\n",
+                3,
+                "\"*\" is not a principal's ARN",
+            ),
+            (
+                "[[access]]\neffect = 'deny'\nfrom = ['10.0.0.1/8']\n",
+                3,
+                "10.0.0.0/8",
+            ),
+            ("[access]\neffect = 'deny'\n", 1, ""),
+            ("[options]\npermit = ['pty']\n", 1, "restrict = true"),
             ("[log]\nlevel = info\n", 2, ""),
             ("[log]\nlevel = \"info\"\nlevel = \"info\"\n", 3, "duplicate"),
             ("[log\n", 1, ""),

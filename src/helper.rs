@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::access::connection::{Connection, Origin};
 use crate::audit;
 use crate::authorize::{Decision, authorize};
 use crate::config::{Config, Level};
@@ -23,12 +24,15 @@ const USAGE: u8 = 2;
 const ALARM_SECONDS: u32 = 20;
 
 const HELP: &str = "\
-Usage: eic_run_authorized_keys [--config FILE] USER [FINGERPRINT]
+Usage: eic_run_authorized_keys [OPTION VALUE]... USER [FINGERPRINT]
 Prints the keys that EC2 Instance Connect holds for USER, for sshd's AuthorizedKeysCommand.
 
   USER           login name (sshd's %u)
   FINGERPRINT    print only this key: SHA256:... or MD5:... (sshd's %f)
   --config FILE  read FILE, not /etc/ec2-instance-connect/config.toml
+  --connection WORDS
+                 both ends of the connection, in one argument (sshd's %C, from OpenSSH 9.4 on), for access rules
+                 that name networks
   --help         print this text; alone only
   --version      print the version; alone only
 
@@ -48,8 +52,16 @@ enum Invocation {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Words {
     config: Option<PathBuf>,
+    connection: Option<String>,
     user: String,
     fingerprint: Option<String>,
+}
+
+impl Words {
+    fn origin(&self) -> Origin {
+        let connection = self.connection.as_deref().and_then(Connection::parse);
+        connection.map_or(Origin::Unknown, Origin::Connection)
+    }
 }
 
 /// Runs the helper on its arguments, without the program's name.
@@ -63,10 +75,12 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             "\n"
         )),
         Some(Invocation::Login(words)) => {
+            let origin = words.origin();
             let (user, fingerprint) = (words.user, words.fingerprint);
             let config = Config::load(words.config.as_deref());
             let level = config.as_ref().map_or(Level::Info, |config| config.log.level);
             let decision = Request::new(&user, fingerprint.as_deref())
+                .map(|request| request.coming_from(origin))
                 .and_then(|request| config.map(|config| authorize(&request, &config)))
                 .unwrap_or_else(Decision::refused);
             audit::report(&user, fingerprint.as_deref(), &decision, level);
@@ -102,6 +116,7 @@ fn login(mut words: &[&str]) -> Option<Words> {
     while let [option, value, _, ..] = words {
         match *option {
             "--config" if login.config.is_none() => login.config = Some(PathBuf::from(value)),
+            "--connection" if login.connection.is_none() => login.connection = Some((*value).to_owned()),
             _ => return None,
         }
         words = words.get(2..)?;
@@ -134,7 +149,33 @@ mod tests {
             config: config.map(PathBuf::from),
             user: user.to_owned(),
             fingerprint: fingerprint.map(str::to_owned),
+            ..Words::default()
         }))
+    }
+
+    #[test]
+    fn the_connection_is_one_word_before_the_user() {
+        let words = Words {
+            config: Some(PathBuf::from("c")),
+            connection: Some("10.0.0.1 22 192.0.2.9 40000".to_owned()),
+            user: "a".to_owned(),
+            fingerprint: Some("f".to_owned()),
+        };
+        assert!(matches!(words.origin(), Origin::Connection(_)));
+        let parsed = parsed(&[
+            "--connection",
+            "10.0.0.1 22 192.0.2.9 40000",
+            "--config",
+            "c",
+            "a",
+            "f",
+        ]);
+        assert_eq!(parsed, Some(Invocation::Login(words)));
+        let odd = Words {
+            connection: Some("%C".to_owned()),
+            ..Words::default()
+        };
+        assert_eq!(odd.origin(), Origin::Unknown);
     }
 
     #[test]

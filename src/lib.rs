@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::string_slice, clippy::arithmetic_side_effects))]
 
+pub mod access;
 pub mod admin;
 pub mod audit;
 pub mod authorize;
@@ -26,10 +27,12 @@ pub mod claim;
 pub mod config;
 pub mod escape;
 pub mod file;
+pub mod guards;
 pub mod helper;
 pub mod imds;
 pub mod instance;
 pub mod keys;
+pub mod options;
 pub mod output;
 pub mod place;
 pub mod reason;

@@ -6,7 +6,8 @@ use std::os::fd::AsFd as _;
 
 use crate::keys::AuthorizedKey;
 
-/// Writes the keys to standard output, one to a line, each once.
+/// Writes the keys to standard output, one to a line with its options, each once: of two records with one key the first
+/// counts, since sshd takes the first line that matches (auth2-pubkey.c).
 ///
 /// A reader that has gone is no error: sshd up to 7.5 closes the pipe at the first line that matches. The
 /// standard library's own handle is passed by, since it would write line by line.
@@ -14,17 +15,17 @@ use crate::keys::AuthorizedKey;
 /// # Errors
 /// What the system says, but EPIPE.
 pub fn print(keys: &[AuthorizedKey]) -> io::Result<()> {
-    let mut lines: Vec<&str> = Vec::new();
+    let mut printed: Vec<&str> = Vec::new();
+    let mut text = String::new();
     for key in keys {
-        if !lines.contains(&key.line()) {
-            lines.push(key.line());
+        if !printed.contains(&key.line()) {
+            printed.push(key.line());
+            text.push_str(&format!("{}{}\n", key.options(), key.line()));
         }
     }
-    if lines.is_empty() {
+    if text.is_empty() {
         return Ok(());
     }
-    let mut text = lines.join("\n");
-    text.push('\n');
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     match stdout.write_all(text.as_bytes()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -33,6 +33,16 @@ reasons! {
     FingerprintForm = "fingerprint-form",
     /// The configuration file cannot be used: unreadable, not root's, or wrong.
     Config = "config",
+    /// `[guards] deny_users` names the login.
+    DenyUser = "deny-user",
+    /// The maintenance file is there, and the login is not one of those that may still come in.
+    Maintenance = "maintenance",
+    /// A guard must look at the account, and there is none, or it cannot be looked up.
+    NoSuchUser = "no-such-user",
+    /// The account's uid is below `[guards] min_uid`.
+    MinUid = "min-uid",
+    /// The account's shell starts no session, or is not one of this host's shells.
+    Shell = "shell",
     /// Nothing on this host says that it is an EC2 instance.
     NotEc2 = "not-ec2",
     /// The instance id that the host, the configuration or the metadata gives is malformed or contradicts another.
@@ -97,6 +107,8 @@ reasons! {
     Fingerprint = "fingerprint",
     /// The record's signature does not hold.
     RecordSignature = "record-signature",
+    /// An access rule denies the key's signed caller, or none allows it.
+    Policy = "policy",
     /// Another connection has used the record's key.
     Used = "used",
     /// Keys are good for one connection, and which one asks cannot be told or noted.

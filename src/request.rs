@@ -9,6 +9,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
+use crate::access::connection::Origin;
 use crate::reason::{Reason, Refusal};
 
 /// A login name of the shape that the service accepts for `InstanceOSUser`.
@@ -127,6 +128,8 @@ pub struct Request {
     pub user: LoginName,
     /// The offered key, when sshd was configured to say (`%f`).
     pub fingerprint: Option<Fingerprint>,
+    /// Where the login comes from, as far as sshd was told to say (`%C`).
+    pub origin: Origin,
 }
 
 impl Request {
@@ -138,7 +141,14 @@ impl Request {
         Ok(Self {
             user: LoginName::new(user)?,
             fingerprint: fingerprint.map(Fingerprint::new).transpose()?,
+            origin: Origin::Unknown,
         })
+    }
+
+    /// The same request, coming from `origin`.
+    #[must_use]
+    pub fn coming_from(self, origin: Origin) -> Self {
+        Self { origin, ..self }
     }
 }
 

@@ -17,6 +17,7 @@ use pki_types::UnixTime;
 use sha2::{Digest as _, Sha256};
 
 use crate::instance::InstanceId;
+use crate::options::LineOptions;
 use crate::reason::{Reason, Refusal};
 use crate::request::Fingerprint;
 use crate::trust::TrustedSigner;
@@ -31,13 +32,26 @@ pub struct AuthorizedKey {
     expires: u64,
     caller: Option<String>,
     request_id: Option<String>,
+    options: LineOptions,
 }
 
 impl AuthorizedKey {
-    /// The line for sshd: key type and base64, encoded again from the parsed key. No options, no comment, no LF.
+    /// The key: type and base64, encoded again from the parsed key. No options, no comment, no LF.
     #[must_use]
     pub fn line(&self) -> &str {
         self.key.line()
+    }
+
+    /// What stands before the key in the line for sshd.
+    #[must_use]
+    pub fn options(&self) -> &LineOptions {
+        &self.options
+    }
+
+    /// The same key, to be printed with `options`.
+    #[must_use]
+    pub fn with_options(self, options: LineOptions) -> Self {
+        Self { options, ..self }
     }
 
     /// The key's SHA-256 fingerprint, as sshd logs it.
@@ -160,5 +174,6 @@ fn judge_record(
         expires: record.expires,
         caller: record.caller.map(str::to_owned),
         request_id: record.request_id.map(str::to_owned),
+        options: LineOptions::default(),
     })
 }

@@ -61,8 +61,12 @@ pub struct Options {
 impl Options {
     /// What this configuration needs.
     #[must_use]
-    pub fn of(_config: &Config) -> Self {
-        Self::default()
+    pub fn of(config: &Config) -> Self {
+        let mut options = Self::default();
+        if config.access.ask_source() {
+            options.insert(Token::Connection);
+        }
+        options
     }
 
     /// Adds one.

@@ -5,6 +5,7 @@
 
 mod run_as;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -15,8 +16,11 @@ use super::history::moment::Moment;
 use super::output::Page;
 use super::paint::{self, Shade};
 use super::verify::view::{self, CertificateView, RecordView, RefusalView, SignerView, StapleView, shown};
+use crate::access::Ruling;
+use crate::access::connection::Origin;
 use crate::authorize::{self, Examination, Facts, Purpose};
 use crate::config::{Config, DEFAULT_PATH};
+use crate::guards::Guards;
 use crate::instance::Host;
 use crate::reason::{Reason, Refusal};
 use crate::request::Request;
@@ -42,6 +46,9 @@ pub struct Explain {
     /// Read FILE, not /etc/ec2-instance-connect/config.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The login comes from ADDRESS: for access rules that name networks
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<IpAddr>,
     /// Ask as whoever runs this; without it, root asks as the user ec2-instance-connect where there is one
     #[arg(long)]
     here: bool,
@@ -55,25 +62,29 @@ pub struct Explain {
 enum Stage {
     Request,
     Config,
+    Guards,
     Host,
     Metadata,
     Keys,
     Signer,
     Revocation,
     Records,
+    Access,
     OneTime,
 }
 
 impl Stage {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Request,
         Self::Config,
+        Self::Guards,
         Self::Host,
         Self::Metadata,
         Self::Keys,
         Self::Signer,
         Self::Revocation,
         Self::Records,
+        Self::Access,
         Self::OneTime,
     ];
 
@@ -81,12 +92,14 @@ impl Stage {
         match self {
             Self::Request => "request",
             Self::Config => "config",
+            Self::Guards => "guards",
             Self::Host => "host",
             Self::Metadata => "metadata",
             Self::Keys => "keys",
             Self::Signer => "signer",
             Self::Revocation => "revocation",
             Self::Records => "records",
+            Self::Access => "access",
             Self::OneTime => "one-time",
         }
     }
@@ -96,6 +109,9 @@ impl Stage {
         match reason {
             Reason::User | Reason::FingerprintForm => Self::Request,
             Reason::Config => Self::Config,
+            Reason::DenyUser | Reason::Maintenance | Reason::NoSuchUser | Reason::MinUid | Reason::Shell => {
+                Self::Guards
+            }
             Reason::NotEc2 => Self::Host,
             Reason::InstanceId if facts.host.is_none() => Self::Host,
             Reason::NoKey => Self::Keys,
@@ -121,6 +137,7 @@ impl Stage {
             | Reason::RecordExpired
             | Reason::Fingerprint
             | Reason::RecordSignature => Self::Records,
+            Reason::Policy => Self::Access,
             Reason::Used | Reason::OneTimeUnavailable => Self::OneTime,
             Reason::InstanceId
             | Reason::ImdsUnreachable
@@ -183,7 +200,9 @@ impl Explain {
             }
         }
         let config = Config::load(self.config.as_deref());
-        let request = Request::new(&self.user, self.fingerprint.as_deref());
+        let origin = self.from.map_or(Origin::Unknown, Origin::Address);
+        let request =
+            Request::new(&self.user, self.fingerprint.as_deref()).map(|request| request.coming_from(origin));
         let Examination { verdicts, facts } = match (&request, &config) {
             (Ok(request), Ok(config)) => authorize::examine(Some(request), Purpose::Look, config),
             // The helper's order: what sshd asks, then what the administrator wrote.
@@ -214,6 +233,9 @@ impl Explain {
         }
         if let Some(config) = &self.config {
             arguments.extend(["--config".into(), config.into()]);
+        }
+        if let Some(from) = self.from {
+            arguments.extend(["--from".into(), from.to_string().into()]);
         }
         arguments.extend(["--".into(), self.user.clone().into()]);
         arguments.extend(self.fingerprint.clone().map(Into::into));
@@ -275,6 +297,15 @@ impl Explain {
                     format!("{}: {}", refusal.reason, shown(&refusal.detail)),
                 ),
                 Some((at, _)) if at < stage => ("not-reached", String::new()),
+                // Rules judge each key by itself, and refuse the login where they refuse all.
+                None if stage == Stage::Access && refuses_all(&facts.rulings) => (
+                    "refused",
+                    format!(
+                        "{}: {}",
+                        Reason::Policy,
+                        self.detail(stage, config, facts, clock_ahead)
+                    ),
+                ),
                 _ => ("ok", self.detail(stage, config, facts, clock_ahead)),
             };
             StageView {
@@ -313,6 +344,10 @@ impl Explain {
                 (None, Ok(config)) if *config == Config::default() => "the defaults".to_owned(),
                 (None, _) => DEFAULT_PATH.to_owned(),
             },
+            Stage::Guards => match config {
+                Ok(config) if config.guards != Guards::default() => "none keeps this login out".to_owned(),
+                _ => "there are none".to_owned(),
+            },
             Stage::Host => match &facts.host {
                 Some(Host::Nitro(id)) => format!("the firmware says {id}"),
                 Some(Host::Xen(Some(id))) => format!("Xen; the configuration says {id}"),
@@ -343,9 +378,21 @@ impl Explain {
             Stage::Keys => format!("{} records for {}", records(), shown(&self.user)),
             Stage::Signer | Stage::Revocation => String::new(),
             Stage::Records => format!("{} judged", records()),
+            Stage::Access => {
+                let rulings: Vec<String> = facts.rulings.iter().map(ToString::to_string).collect();
+                if rulings.is_empty() {
+                    "no key came this far".to_owned()
+                } else {
+                    rulings.join("; ")
+                }
+            }
             Stage::OneTime => "each key is good for one connection; nothing was claimed".to_owned(),
         }
     }
+}
+
+fn refuses_all(rulings: &[Ruling]) -> bool {
+    !rulings.is_empty() && rulings.iter().all(|ruling| !ruling.is_given())
 }
 
 /// How many seconds our clock was ahead of the metadata's, where that said.
