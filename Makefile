@@ -1,11 +1,13 @@
 # ec2-instance-connect: `make demo` shows a login, `make test` proves everything that one machine can.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test faults check bench fuzz install clean
+.PHONY: help build demo test faults check bench fuzz fuzz-coverage supply-chain install clean
 
 CARGO ?= cargo
 PREFIX ?= /usr
 DESTDIR ?=
 TIME ?= 60
+RUNS ?=
+TARGETS ?=
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +37,14 @@ check: ## format, lints, documentation
 bench: ## instruction counts, memory and logins beside the reference (REFERENCE=dir of its scripts)
 	@tests/bench/run
 
-fuzz: ## run every fuzz target for TIME seconds each (nightly toolchain and cargo-fuzz)
-	@tests/fuzz/run $(TIME)
+fuzz: ## run every fuzz target for TIME seconds, or RUNS=5000000 executions, each (docs/FUZZING.md)
+	@TIME=$(TIME) RUNS=$(RUNS) tests/fuzz/run $(TARGETS)
+
+fuzz-coverage: ## which lines the fuzz corpora reach (llvm-tools)
+	@tests/fuzz/coverage
+
+supply-chain: ## licences, bans, sources, known vulnerabilities, bill of materials (cargo-deny)
+	@tests/supply-chain
 
 install: build ## install below DESTDIR, without touching sshd's configuration
 	install -D -m 0755 target/release/eic_run_authorized_keys $(DESTDIR)$(PREFIX)/libexec/ec2-instance-connect/eic_run_authorized_keys

@@ -18,17 +18,22 @@ mod targets;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use targets::{decision, evidence, http};
+use targets::{capture, decision, evidence, history, http, sshd};
 
+/// The committed inputs of a target; and where EIC_FUZZ_LEARNT names the directory of what fuzzing has learnt, as
+/// `tests/fuzz/coverage` does, those too.
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fuzz/corpus")
         .join(target);
-    let mut inputs: Vec<_> = fs::read_dir(&directory)
-        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
-        .map(|entry| entry.unwrap().path())
-        .map(|path| (path.clone(), fs::read(path).unwrap()))
-        .collect();
+    let learnt = std::env::var_os("EIC_FUZZ_LEARNT").map(|directory| PathBuf::from(directory).join(target));
+    let mut inputs = Vec::new();
+    for directory in std::iter::once(committed).chain(learnt.filter(|directory| directory.is_dir())) {
+        let entries =
+            fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let paths = entries.map(|entry| entry.unwrap().path());
+        inputs.extend(paths.map(|path| (path.clone(), fs::read(path).unwrap())));
+    }
     inputs.sort();
     assert!(!inputs.is_empty(), "{target} has no corpus");
     inputs
@@ -99,6 +104,126 @@ fn corpus_of_decisions_passes_and_the_evidence_unchanged_gives_its_keys() {
 fn corpus_of_answers_passes_and_sound_ones_come_through() {
     let outcomes = replay("http", http::http);
     assert!(outcome(&outcomes, "sound") >= 2);
+}
+
+#[test]
+fn corpus_of_certificates_passes() {
+    let outcomes = replay("pem", targets::pem);
+    assert_eq!(outcome(&outcomes, "sound"), 3);
+}
+
+#[test]
+fn corpus_of_described_certificates_and_staples_passes() {
+    let outcomes = replay("describe", capture::describe);
+    assert_eq!(outcome(&outcomes, "sound"), 3);
+    assert_eq!(outcome(&outcomes, "leaf-ocsp"), 1);
+}
+
+#[test]
+fn corpus_of_sshd_configurations_passes() {
+    replay("sshd_config", sshd::config);
+}
+
+#[test]
+fn corpus_of_machines_passes_and_what_is_nobodys_takes_a_step() {
+    let outcomes = replay("sshd_plan", sshd::plan);
+    for (machine, steps) in [
+        ("debian", 1),
+        ("no-directory", 2),
+        ("no-include", 1),
+        ("reference-override", 3),
+        ("amazon-linux-2", 0),
+        ("ours", 0),
+        ("foreign", 0),
+    ] {
+        assert_eq!(outcome(&outcomes, machine), steps, "{machine}");
+    }
+}
+
+#[test]
+fn corpus_of_dumps_passes() {
+    replay("sshd_dump", sshd::dump);
+}
+
+#[test]
+fn corpus_of_units_passes() {
+    replay("unit", sshd::unit);
+}
+
+#[test]
+fn corpus_of_journals_passes_and_only_genuine_logins_are_seen() {
+    let outcomes = replay("journal", history::journal);
+    assert_eq!(outcome(&outcomes, "login"), 1);
+    assert_eq!(outcome(&outcomes, "md5"), 1);
+    assert_eq!(outcome(&outcomes, "forged"), 0);
+    assert_eq!(outcome(&outcomes, "another-daemon"), 0);
+}
+
+#[test]
+fn corpus_of_text_logs_passes_and_logins_are_seen() {
+    let outcomes = replay("auth_log", history::auth_log);
+    assert_eq!(outcome(&outcomes, "debian-openssh-9.2"), 1);
+    assert_eq!(outcome(&outcomes, "invalid-user"), 0);
+}
+
+#[test]
+fn corpus_of_cloudtrail_files_passes_and_pushes_are_seen() {
+    let outcomes = replay("cloudtrail", history::cloudtrail);
+    assert_eq!(outcome(&outcomes, "push"), 1);
+    assert_eq!(outcome(&outcomes, "gzip"), 1);
+    assert_eq!(outcome(&outcomes, "looked-up"), 1);
+    assert_eq!(outcome(&outcomes, "refused"), 0);
+}
+
+#[test]
+fn corpus_of_times_passes() {
+    replay("moment", history::moment);
+}
+
+#[test]
+fn corpus_of_key_documents_is_redacted() {
+    replay("redaction", capture::redaction);
+}
+
+#[test]
+fn corpus_of_manifests_passes() {
+    replay("manifest", capture::manifest);
+}
+
+/// A target that cargo test does not replay keeps nothing found.
+#[test]
+fn every_target_of_the_manifest_is_replayed_here() {
+    let manifest: toml::Table = toml::from_str(include_str!("fuzz/Cargo.toml")).unwrap();
+    for target in manifest["bin"].as_array().unwrap() {
+        let name = target["name"].as_str().unwrap();
+        let replayed = format!("replay(\"{name}\", ");
+        assert!(
+            include_str!("corpus.rs").contains(&replayed),
+            "{name} is not replayed"
+        );
+    }
+}
+
+/// Fuzzing other versions of the dependencies would say little about the programs.
+#[test]
+fn the_targets_are_built_from_the_versions_that_ship() {
+    let versions = |lock: &str| -> Vec<(String, String)> {
+        let lock: toml::Table = toml::from_str(lock).unwrap();
+        let word = |package: &toml::Value, name: &str| package[name].as_str().unwrap().to_owned();
+        let packages = lock["package"].as_array().unwrap().iter();
+        packages
+            .map(|it| (word(it, "name"), word(it, "version")))
+            .collect()
+    };
+    let shipped = versions(include_str!("../Cargo.lock"));
+    for (name, version) in versions(include_str!("fuzz/Cargo.lock")) {
+        let same = |it: &&(String, String)| it.0 == name;
+        let mut known = shipped.iter().filter(same).peekable();
+        assert!(
+            known.peek().is_none() || known.any(|it| it.1 == version),
+            "{name} {version} is not what ships: cp Cargo.lock tests/fuzz/Cargo.lock"
+        );
+    }
 }
 
 #[test]

@@ -20,7 +20,8 @@ static ANSWERS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 pub fn http(data: &[u8]) -> usize {
     static SERVICE: OnceLock<SocketAddr> = OnceLock::new();
     let address = *SERVICE.get_or_init(serve);
-    *ANSWERS.lock().expect("no panic under the lock") = divide(data);
+    *ANSWERS.lock().expect("no panic under the lock") =
+        super::parts(data).into_iter().map(<[u8]>::to_vec).collect();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -63,18 +64,6 @@ pub fn http(data: &[u8]) -> usize {
         assert!(session.requests() <= 24, "{} requests", session.requests());
         2 + staples.len()
     })
-}
-
-fn divide(data: &[u8]) -> Vec<Vec<u8>> {
-    let mut answers = vec![Vec::new()];
-    for line in data.split_inclusive(|byte| *byte == b'\n') {
-        if line == b"%%\n" {
-            answers.push(Vec::new());
-        } else if let Some(last) = answers.last_mut() {
-            last.extend_from_slice(line);
-        }
-    }
-    answers
 }
 
 /// Starts the service, which answers until the process ends.

@@ -18,12 +18,33 @@ use ec2_instance_connect::trust::anchors::AnchorSet;
 use ec2_instance_connect::trust::{Chain, Staple};
 use pki_types::UnixTime;
 
+#[path = "capture.rs"]
+pub mod capture;
 #[path = "decision.rs"]
 pub mod decision;
 #[path = "evidence.rs"]
 pub mod evidence;
+#[path = "history.rs"]
+pub mod history;
 #[path = "http.rs"]
 pub mod http;
+#[path = "sshd.rs"]
+pub mod sshd;
+
+/// The input, divided by lines of `%%`.
+pub fn parts(data: &[u8]) -> Vec<&[u8]> {
+    let mut parts = Vec::new();
+    let (mut begin, mut at) = (0, 0);
+    for line in data.split_inclusive(|byte| *byte == b'\n') {
+        if line == b"%%\n" {
+            parts.push(&data[begin..at]);
+            begin = at + line.len();
+        }
+        at += line.len();
+    }
+    parts.push(&data[begin..]);
+    parts
+}
 
 /// Names, fingerprints, ids: what is taken is printed as it was given, and is harmless where it goes.
 pub fn request(data: &[u8]) {
@@ -92,6 +113,24 @@ pub fn chain(data: &[u8]) {
             evidence::signed_part(evidence::ISSUER)
         ));
     }
+}
+
+/// A document of certificates: what is read of it, written anew, is read as the same; and its limits hold.
+pub fn pem(data: &[u8]) -> usize {
+    let Ok(chain) = Chain::from_pem(data) else {
+        return 0;
+    };
+    let contents = evidence::pem_contents(data);
+    // An explanatory text may have the words in the middle of a line: then the other reader is wrong.
+    let is_begin = |line: &&[u8]| line.trim_ascii() == b"-----BEGIN CERTIFICATE-----";
+    let count = data.split(|byte| *byte == b'\n').filter(is_begin).count();
+    assert!(count >= 1 && (1..=10).contains(&chain.issuer_names().len()));
+    if contents.len() == count {
+        let written: Vec<u8> = contents.iter().flat_map(|der| evidence::pem(der)).collect();
+        let again = Chain::from_pem(&written).expect("what is read can be written and read");
+        assert_eq!(again.issuer_names(), chain.issuer_names());
+    }
+    count
 }
 
 /// An OCSP response is parsed or refused.
