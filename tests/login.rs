@@ -14,14 +14,13 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::case::INSTANCE;
-use common::machine::{in_namespaces, own_dev, sh};
-use common::run::HELPER;
+use common::instance::{Instance, lines};
+use common::machine::{in_namespaces, sh};
 use common::sshd::{Sshd, command, myself, tools};
 use eic_simulator::record::Record;
 use eic_simulator::{Simulator, World};
@@ -95,60 +94,6 @@ fn every_key_type_of_sshs_logs_in() {
     }
 }
 
-/// Everything as on an instance: the real addresses, the firmware's file, the default configuration but for the
-/// anchors, a user of its own, and a logger.
-fn instance(world: World) -> (Simulator, UnixDatagram, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    sh("ip addr add 169.254.169.254/32 dev lo; ip -6 addr add fd00:ec2::254/128 dev lo nodad");
-    let simulator = Simulator::start(world.change(|facts| {
-        facts.listen = vec![
-            "169.254.169.254:80".parse().unwrap(),
-            "[fd00:ec2::254]:80".parse().unwrap(),
-        ];
-    }))
-    .unwrap();
-    own_dev(directory.path());
-    let log = UnixDatagram::bind("/dev/log").unwrap();
-    fs::set_permissions("/dev/log", fs::Permissions::from_mode(0o666)).unwrap();
-    log.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-
-    let here = directory.path().display();
-    let root = simulator.root_pem();
-    let root = root.display();
-    // sysfs takes no new files; a layer over it does.
-    let firmware = simulator.sysfs().join("devices/virtual");
-    let firmware = firmware.display();
-    sh(&format!(
-        "mount -t tmpfs -o mode=0755 tmpfs /opt; mkdir -p /opt/aws/bin {here}/etc
-         install -m 0755 {HELPER} /opt/aws/bin/eic_run_authorized_keys
-         mount -t tmpfs -o mode=0755 tmpfs /run; mkdir -p /run/sshd
-         cp -a /etc/passwd /etc/group /etc/shadow {here}/etc/
-         echo 'ec2-instance-connect:x:64123:64123::/nonexistent:/usr/sbin/nologin' >>{here}/etc/passwd
-         echo 'ec2-user:x:64124:64124::/:/bin/sh' >>{here}/etc/passwd
-         echo 'ec2-user:*:1::::::' >>{here}/etc/shadow
-         for file in passwd shadow; do mount --bind {here}/etc/$file /etc/$file; done
-         mkdir -p {here}/eic; cp {root} {here}/eic/anchors.pem; mkdir -p /etc/ec2-instance-connect
-         printf '[trust]\\nanchors = \"/etc/ec2-instance-connect/anchors.pem\"\\n' >{here}/eic/config.toml
-         mount --bind {here}/eic /etc/ec2-instance-connect
-         mount -t overlay overlay -o lowerdir={firmware}:/sys/devices/virtual /sys/devices/virtual"
-    ));
-    (simulator, log, directory)
-}
-
-fn lines(log: &UnixDatagram) -> Vec<String> {
-    let mut lines = Vec::new();
-    log.set_nonblocking(true).unwrap();
-    let mut buffer = [0; 8192];
-    while let Ok(length) = log.recv(&mut buffer) {
-        lines.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
-    }
-    lines
-        .into_iter()
-        .filter(|line| line.contains("ec2-instance-connect["))
-        .collect()
-}
-
 const COMMAND: &str = "/opt/aws/bin/eic_run_authorized_keys %u %f";
 
 #[test]
@@ -158,7 +103,11 @@ fn login_on_an_instance_with_the_default_configuration_succeeds() {
         return;
     }
     in_namespaces(name, || {
-        let (simulator, log, _directory) = instance(World::nitro(INSTANCE));
+        let Instance {
+            simulator,
+            log,
+            directory: _directory,
+        } = Instance::new(World::nitro(INSTANCE));
         let sshd = Sshd::start("127.0.0.1", COMMAND, "ec2-instance-connect");
         sshd.keeps_out("ec2-user", "key");
         assert_eq!(lines(&log), Vec::<String>::new(), "an ordinary login is logged");
@@ -218,7 +167,11 @@ fn instance_without_a_route_for_ipv4_logs_in_by_ipv6() {
         return;
     }
     in_namespaces(name, || {
-        let (simulator, _log, _directory) = instance(World::nitro(INSTANCE));
+        let Instance {
+            simulator,
+            log: _log,
+            directory: _directory,
+        } = Instance::new(World::nitro(INSTANCE));
         sh("ip addr del 169.254.169.254/32 dev lo");
         let sshd = Sshd::start("127.0.0.1", COMMAND, "ec2-instance-connect");
         sshd.keeps_out("ec2-user", "key");
@@ -236,7 +189,11 @@ fn full_absent_and_hostile_logs_change_nothing() {
         return;
     }
     in_namespaces(name, || {
-        let (simulator, log, _directory) = instance(World::nitro(INSTANCE));
+        let Instance {
+            simulator,
+            log,
+            directory: _directory,
+        } = Instance::new(World::nitro(INSTANCE));
         let sshd = Sshd::start("127.0.0.1", COMMAND, "ec2-instance-connect");
         simulator.push("ec2-user", &sshd.public_key("key"));
         sshd.lets_in("ec2-user", "key");
@@ -269,7 +226,11 @@ fn full_absent_and_hostile_logs_change_nothing() {
 fn caller_with_a_newline_cannot_forge_a_log_line() {
     let name = "caller_with_a_newline_cannot_forge_a_log_line";
     in_namespaces(name, || {
-        let (simulator, log, _directory) = instance(World::nitro(INSTANCE));
+        let Instance {
+            simulator,
+            log,
+            directory: _directory,
+        } = Instance::new(World::nitro(INSTANCE));
         let key = common::case::KEY_LINE;
         let caller = "arn:aws:sts::1:assumed-role/x/\u{1b}[2J\r\u{7f} sshd-pid=1 \"é";
         simulator.push_record(
@@ -296,7 +257,11 @@ fn caller_with_a_newline_cannot_forge_a_log_line() {
 fn journald_gets_the_event_with_its_fields_and_dev_log_then_nothing() {
     let name = "journald_gets_the_event_with_its_fields_and_dev_log_then_nothing";
     in_namespaces(name, || {
-        let (simulator, log, _directory) = instance(World::nitro(INSTANCE));
+        let Instance {
+            simulator,
+            log,
+            directory: _directory,
+        } = Instance::new(World::nitro(INSTANCE));
         fs::create_dir_all("/run/systemd/journal").unwrap();
         let journal = UnixDatagram::bind("/run/systemd/journal/socket").unwrap();
         journal.set_read_timeout(Some(Duration::from_secs(5))).unwrap();

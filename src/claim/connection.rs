@@ -111,13 +111,13 @@ impl Process {
     }
 }
 
-/// Whether `/proc/PID/status` says that real and effective user are root.
+/// Whether `/proc/PID/status` says that the real user is root. The effective one is the run-as user while sshd reads
+/// what its command prints (`temporarily_use_uid` in OpenSSH's auth2-pubkey.c).
 fn is_root(status: &[u8]) -> bool {
     let status = String::from_utf8_lossy(status);
     // The name, which could hold anything, has its newlines escaped there.
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    let mut ids = ids.unwrap_or_default().split_ascii_whitespace();
-    (ids.next(), ids.next()) == (Some("0"), Some("0"))
+    ids.unwrap_or_default().split_ascii_whitespace().next() == Some("0")
 }
 
 /// Whether a process of root's can be seen, as the connection's must be: every system has one of pid 1.
@@ -193,11 +193,11 @@ mod tests {
     }
 
     #[test]
-    fn root_is_who_is_so_really_and_effectively() {
+    fn root_is_who_really_is() {
         for (line, root) in [
             ("Name:\tsshd\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n", true),
             ("Uid:\t1000\t0\t0\t0\n", false),
-            ("Uid:\t0\t1000\t0\t0\n", false),
+            ("Uid:\t0\t1000\t0\t0\n", true),
             ("Name:\tx\\nUid:\\t0\nUid:\t1000\t1000\t1000\t1000\n", false),
             ("Uid:\t\n", false),
             ("", false),

@@ -7,6 +7,7 @@
 )]
 
 pub mod case;
+pub mod instance;
 pub mod machine;
 pub mod run;
 pub mod sshd;

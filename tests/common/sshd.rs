@@ -99,8 +99,22 @@ impl Sshd {
         self.port
     }
 
+    /// The SHA-256 fingerprint of a key, as sshd's %f has it.
+    pub fn fingerprint(&self, name: &str) -> String {
+        let line = sh(&format!(
+            "ssh-keygen -lf {}",
+            self.file(&format!("{name}.pub")).display()
+        ));
+        line.split(' ').nth(1).unwrap().to_owned()
+    }
+
     /// ssh with this key, as `user`, to run a command.
-    fn ssh(&self, user: &str, key: &str) -> Output {
+    pub fn ssh(&self, user: &str, key: &str) -> Output {
+        self.ssh_with(user, key, &["-o", "LogLevel=ERROR"])
+    }
+
+    /// The same with options of the caller's own.
+    pub fn ssh_with(&self, user: &str, key: &str, options: &[&str]) -> Output {
         Command::new("ssh")
             .args([
                 "-F",
@@ -117,9 +131,8 @@ impl Sshd {
                 "StrictHostKeyChecking=no",
                 "-o",
                 "UserKnownHostsFile=/dev/null",
-                "-o",
-                "LogLevel=ERROR",
             ])
+            .args(options)
             .args(["-p", &self.port.to_string(), "-i"])
             .arg(self.file(key))
             .arg(format!("{user}@{}", self.address))
