@@ -123,3 +123,37 @@ def policy(suite, bed):
     suite.check("the module compiles against the reference policy", done.returncode == 0, done.stdout)
     listed = run(["chroot", root, "semodule", "-l"]).stdout.split()
     suite.check("and is installed under the package's name", NAME in listed)
+    listed = run(["chroot", root, "semanage", "boolean", "-l", "--noheading"]).stdout
+    for boolean in BOOLEANS:
+        suite.check(f"{boolean} exists and is off", re.search(rf"^{boolean}\s+\(off\s*,\s*off\)", listed, re.M), listed[-500:])
+    (root / "tmp/query.py").write_text(QUERY)
+    rules = run(["chroot", root, "python3", "/tmp/query.py"]).stdout.splitlines()
+    for boolean, needle in BOOLEANS.items():
+        suite.check(f"{boolean} has its rules", any(needle in r and r.endswith(f"[ {boolean} ]:True") for r in rules), rules)
+    always = [r for r in rules if not r.endswith("]:True")]
+    foreign = [r for r in always if not re.match(r"allow \w+ (ec2_instance_connect_(t|exec_t)|(textrel_sh)?lib_t|ld_so_t):", r)]
+    suite.check("without them it runs no other program, starts no process and makes no file", foreign == [], foreign)
+
+
+# What each boolean is for, by a rule that must be among its own.
+BOOLEANS = {
+    "ec2_instance_connect_links": "ec2_instance_connect_t bin_t:file { execute",
+    "ec2_instance_connect_one_time": "ec2_instance_connect_run_t:lnk_file { create",
+}
+
+# Run in the machine, whose setools know the policy's format: every rule that lets us run, start or make something.
+QUERY = """
+import glob, setools
+policy = setools.SELinuxPolicy(glob.glob("/etc/selinux/default/policy/policy.*")[0])
+for kind, permissions in (
+    ("file", "execute execute_no_trans entrypoint create write append unlink rename"),
+    ("lnk_file", "create unlink"),
+    ("dir", "add_name remove_name write"),
+    ("process", "transition dyntransition setexec"),
+):
+    found = setools.TERuleQuery(
+        policy, source="ec2_instance_connect_t", ruletype=["allow"], tclass=[kind], perms=permissions.split()
+    )
+    for rule in found.results():
+        print(rule)
+"""
