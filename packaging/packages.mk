@@ -1,9 +1,4 @@
 # Packages and their tests; included by the Makefile. All that is built goes below target/packages.
-#
-#   make deb rpm          amd64 and x86_64, for this machine's use and for the tests
-#   make dist             both architectures, SHA256SUMS and a bill of materials
-#   make test-packages    on booted machines, as root
-#   make test-selinux     in an enforcing virtual machine, as root or not
 
 .PHONY: deb rpm dist test-packages test-selinux packages-programs
 
@@ -13,22 +8,22 @@ packages-programs:
 	tests/packages/requirements build
 	packaging/build programs amd64
 
-deb: packages-programs
+deb: packages-programs ## the .deb for amd64, in target/packages
 	packaging/build deb amd64
 
-rpm: packages-programs
+rpm: packages-programs ## the .rpms for x86_64
 	packaging/build rpm amd64
 
-dist:
+dist: ## both for amd64 and arm64, SHA256SUMS and a bill of materials
 	tests/packages/requirements dist
 	packaging/build dist all
 
-test-packages: deb rpm
+test-packages: deb rpm ## the packages in booted machines (root)
 	tests/packages/requirements test
 	CARGO_TARGET_DIR=target cargo build --locked --package eic-simulator
 	tests/packages/run
 
-test-selinux: deb
+test-selinux: deb ## the SELinux module in an enforcing virtual machine (root)
 	tests/packages/requirements selinux
 	CARGO_TARGET_DIR=target cargo build --locked --package eic-simulator
 	tests/packages/selinux

@@ -3,18 +3,28 @@
 import shutil
 from pathlib import Path
 
+import readme
 import snapshot
 from ec2 import INSTANCE, Ec2, prepare
 from testbed import run
 
 NAME = "ec2-instance-connect"
+DROPIN = "/etc/ssh/sshd_config.d/60-ec2-instance-connect.conf"
 HELPER = "/usr/share/ec2-instance-connect/eic_run_authorized_keys"
 # Quiet enough that a failing check shows our own words, not progress.
 APT = ("apt-get", "-y", "-qq", "-o", "Dpkg::Use-Pty=0")
 
 
+def install_as_told(machine, deb):
+    """The README's own line, in the directory where the package is; returns what apt printed."""
+    machine.put(deb, f"/srv/{Path(deb).name}")
+    said = readme.run(machine, "Install it", "apt install", where="/srv")
+    (machine.root / "srv" / Path(deb).name).unlink()
+    return said
+
+
 def install(machine, deb, check=True):
-    """`apt-get install ./x.deb` as the README says it; returns what apt printed."""
+    """A package from a file; returns what apt printed."""
     inside = machine.put(deb, f"/var/tmp/{Path(deb).name}")
     return machine.run(*APT, "install", inside, check=check).stdout
 
@@ -78,16 +88,20 @@ def lifecycle(suite, bed, release, deb, socket=False):
     ec2.refused(suite, "before the installation the pushed key is refused")
 
     pid = main_pid(machine)
-    said = install(machine, deb)
+    said = install_as_told(machine, deb)
     suite.check("sshd names the traditional path", any(HELPER in line for line in effective(machine)), said)
     suite.check(
         "the only new file below /etc/ssh is our drop-in",
         set(snapshot.tree(machine.root, "/etc/ssh")) - set(before.files)
-        == {"/etc/ssh/sshd_config.d/60-ec2-instance-connect.conf"},
+        == {DROPIN},
         snapshot.tree(machine.root, "/etc/ssh").keys() - before.files.keys(),
     )
     if not socket:
         suite.check("sshd was reloaded, not restarted", pid == main_pid(machine), f"{pid} -> {main_pid(machine)}")
+    said = readme.run(machine, "Install it", "ec2-instance-connect setup status")
+    suite.check("setup status says that ours is in force", "state: ours" in said and HELPER in said, said)
+    said = readme.run(machine, "Install it", "ec2-instance-connect setup plan")
+    suite.check("setup plan has nothing to do", said == "nothing to do\n", said)
     ec2.login(suite, "after the installation the pushed key logs in")
     ec2.refused_without_push(suite, "a key that was not pushed is refused")
     ec2.aws_login(suite, "a key pushed by the AWS CLI logs in")
@@ -111,7 +125,7 @@ def lifecycle(suite, bed, release, deb, socket=False):
     ec2.refused(suite, "after remove the pushed key is refused")
     install(machine, later)
     ec2.login(suite, "installed again it logs in again")
-    purge(machine)
+    readme.run(machine, "Undo it", "apt purge")
     before.same(suite, "after purge")
     suite.check("after purge the user is gone", machine.run("getent", "passwd", NAME, check=False).returncode == 2)
     ec2.refused(suite, "after purge the pushed key is refused")
@@ -157,8 +171,9 @@ ExecStart=/usr/sbin/sshd -D -o "AuthorizedKeysCommand {HELPER} %%u %%f" -o "Auth
 """
 
 
-def reference_deb(directory):
-    """A package with the layout of Amazon's scripts for Debian and Ubuntu, and none of their content."""
+def reference_deb(directory, version="1.1.19", dropin=False):
+    """A package with the layout of Amazon's scripts for Debian and Ubuntu, and none of their content: with the unit's
+    override, or with the drop-in of later ones as a conffile."""
     tree = Path(directory) / "reference"
     scripts = tree / "usr/share/ec2-instance-connect"
     scripts.mkdir(parents=True)
@@ -167,7 +182,7 @@ def reference_deb(directory):
         (scripts / script).chmod(0o755)
     (tree / "DEBIAN").mkdir()
     (tree / "DEBIAN/control").write_text(
-        f"Package: {NAME}\nVersion: 1.1.19\nArchitecture: all\nMaintainer: Nobody <nobody@example.invalid>\n"
+        f"Package: {NAME}\nVersion: {version}\nArchitecture: all\nMaintainer: Nobody <nobody@example.invalid>\n"
         "Depends: openssh-server\nDescription: stand-in for the scripts\n"
     )
     scripts = {
@@ -179,10 +194,16 @@ def reference_deb(directory):
         "prerm": f"if [ \"$1\" = remove ]; then rm -f /lib/systemd/system/ssh.service.d/{NAME}.conf; fi\n",
         "postrm": f"if [ \"$1\" = remove ]; then userdel {NAME}; fi\n",
     }
+    if dropin:
+        path = tree / DROPIN.lstrip("/")
+        path.parent.mkdir(parents=True)
+        path.write_text(f"AuthorizedKeysCommand {HELPER} %u %f\nAuthorizedKeysCommandUser {NAME}\n")
+        (tree / "DEBIAN/conffiles").write_text(f"{DROPIN}\n")
+        scripts |= {"postinst": "systemctl reload ssh.service\n", "prerm": ""}
     for name, body in scripts.items():
         (tree / "DEBIAN" / name).write_text("#!/bin/sh\nset -e\n" + body)
         (tree / "DEBIAN" / name).chmod(0o755)
-    out = Path(directory) / f"{NAME}_1.1.19_all.deb"
+    out = Path(directory) / f"{NAME}_{version}_all.deb"
     run(["dpkg-deb", "--root-owner-group", "-Zxz", "-b", tree, out])
     return out
 
@@ -205,6 +226,15 @@ def from_reference(suite, bed, machine, ec2, deb):
     purge(machine)
     before.same(suite, "after purge following that upgrade")
 
+    shutil.rmtree(ec2.directory / "reference")
+    install(machine, reference_deb(ec2.directory, dropin=True))
+    suite.check("the scripts' drop-in is in force", any(HELPER in line for line in effective(machine)), effective(machine))
+    said = install(machine, deb)
+    suite.check("the upgrade makes that drop-in ours", "[tradition-taken]" in said, said)
+    ec2.login(suite, "after the upgrade from the scripts with a drop-in the pushed key logs in")
+    purge(machine)
+    before.same(suite, "after purge following that one")
+
 
 def image(suite, bed, release, deb):
     """Installed in a chroot without host keys or a running systemd, as image builders do; then booted."""
@@ -222,7 +252,7 @@ def image(suite, bed, release, deb):
         check=False,
     )
     suite.check("the package installs in the image", done.returncode == 0, done.stdout)
-    drop_in = machine.root / "etc/ssh/sshd_config.d/60-ec2-instance-connect.conf"
+    drop_in = machine.root / DROPIN.lstrip("/")
     suite.check("sshd is configured in the image", drop_in.exists(), done.stdout)
     suite.check("no host keys were made", keys() == [], keys())
     leftovers = [str(p) for p in (machine.root / "run/sshd",) if p.exists()]

@@ -7,6 +7,7 @@ tool runs them. What Debian has already is told to the rpm database by empty pac
 import os
 from pathlib import Path
 
+import readme
 import snapshot
 from debian_suites import HELPER as DEB_HELPER
 from debian_suites import NAME, Moment, effective, main_pid
@@ -85,10 +86,16 @@ def seed(machine, directory, rpms):
 
 
 class Tool:
-    """The same three operations by different names. Several packages go in one transaction."""
+    """The same operations by different names. Several packages go in one transaction."""
 
     def __init__(self, machine):
         self.machine = machine
+
+    def install_first(self, rpms):
+        return self.install(rpms)
+
+    def erase_all(self):
+        return self.erase([NAME, f"{NAME}-selinux"])
 
     def copy(self, rpms):
         return [self.machine.put(r, f"/var/tmp/{Path(r).name}") for r in rpms]
@@ -103,6 +110,18 @@ class Rpm(Tool):
 
 
 class Dnf(Tool):
+    # By the README's own lines, where it has them.
+    def install_first(self, rpms):
+        for rpm in rpms:
+            self.machine.put(rpm, f"/srv/{Path(rpm).name}")
+        said = readme.run(self.machine, "Install it", "dnf install", where="/srv")
+        for rpm in rpms:
+            (self.machine.root / "srv" / Path(rpm).name).unlink()
+        return said
+
+    def erase_all(self):
+        return readme.run(self.machine, "Undo it", "dnf remove")
+
     def install(self, rpms):
         return self.machine.run("dnf", "-y", "--disablerepo=*", "--nogpgcheck", "install", *self.copy(rpms)).stdout
 
@@ -136,12 +155,11 @@ def lifecycle(suite, bed, tool, rpms, stage):
     ec2 = Ec2(bed, machine)
     seed(machine, ec2.directory, rpms)
     tool = TOOLS[tool](machine)
-    both = [NAME, f"{NAME}-selinux"]
 
     before = Moment(machine)
     ec2.refused(suite, "before the installation the pushed key is refused")
     pid = main_pid(machine)
-    said = tool.install(rpms)
+    said = tool.install_first(rpms)
     suite.check("both packages are installed", installed(machine) == [f"{NAME}-3.0.0", f"{NAME}-selinux-3.0.0"], said)
     suite.check("sshd names the traditional path", any(HELPER in line for line in effective(machine)), said)
     suite.check("sshd was reloaded, not restarted", pid == main_pid(machine), f"{pid} -> {main_pid(machine)}")
@@ -157,7 +175,7 @@ def lifecycle(suite, bed, tool, rpms, stage):
     suite.check("the user survives the upgrade", machine.run("getent", "passwd", NAME, check=False).returncode == 0)
     ec2.login(suite, "after the upgrade the pushed key logs in")
 
-    said = tool.erase(both)
+    said = tool.erase_all()
     suite.check("nothing of us is installed", installed(machine) == [], said)
     drop_rpmsave(suite, machine)
     before.same(suite, "after erase")
@@ -168,12 +186,30 @@ def lifecycle(suite, bed, tool, rpms, stage):
     tool.install(rpms)
     suite.equal("installed with setup.off, sshd -T is as before", before.sshd["sshd -T"], snapshot.sshd(machine)["sshd -T"])
     ec2.refused(suite, "installed with setup.off the pushed key is refused")
-    tool.erase(both)
+    tool.erase_all()
     suite.check("setup.off is the administrator's and stays", (machine.root / f"etc/{NAME}/setup.off").exists())
     machine.sh(f"rm -r /etc/{NAME}")
 
+    refused(suite, machine, ec2, tool, rpms)
     from_amazon(suite, machine, ec2, tool, rpms)
+    from_amazon(suite, machine, ec2, tool, rpms, rude=True)
+    from_amazon_linux(suite, machine, ec2, tool, rpms)
     machine.power_off()
+
+
+def refused(suite, machine, ec2, tool, rpms):
+    """Somebody's own command: the package is installed all the same, says why, and touches nothing."""
+    own = "/etc/ssh/sshd_config.d/10-directory.conf"
+    machine.write(own, "AuthorizedKeysCommand /usr/bin/env false\nAuthorizedKeysCommandUser nobody\n")
+    machine.sh("systemctl reload ssh")
+    before = Moment(machine)
+    said = tool.install(rpms)
+    suite.check("where somebody has a command, both are installed all the same", len(installed(machine)) == 2, said)
+    suite.check("and say whose it is", "refused [foreign-command]" in said and f"{own}:1" in said, said)
+    suite.equal("and sshd -T is as before", before.sshd["sshd -T"], snapshot.sshd(machine)["sshd -T"])
+    tool.erase_all()
+    before.same(suite, "after erase there")
+    machine.sh(f"rm {own} && systemctl reload ssh")
 
 
 def drop_rpmsave(suite, machine):
@@ -189,8 +225,18 @@ ExecStart=/usr/sbin/sshd -D -o "AuthorizedKeysCommand {HELPER} %%%%u %%%%f" -o "
 """
 
 
-def amazon_rpms(directory):
-    """Packages with the layout of Amazon's scripts for rpm systems, and none of their content."""
+def amazon_rpms(directory, *, override=True, rude=False):
+    """Packages with the layout of Amazon's scripts for rpm systems, and none of their content.
+
+    `override`: they write sshd's unit an ExecStart, as where sshd_config has not the two lines. `rude`: their last
+    script takes that and the user away on an upgrade too, when a newer package's %pre and %post have run already.
+    """
+    written = f"/usr/lib/systemd/system/sshd.service.d/{NAME}.conf"
+    after = (
+        f"mkdir -p $(dirname {written})\ncat >{written} <<'END'\n{AMAZON_OVERRIDE}END\n"
+        "systemctl daemon-reload\nsystemctl restart sshd\n"
+    )
+    gone = "true" if rude else "[ $1 -eq 0 ]"
     main = build(
         directory,
         NAME,
@@ -204,31 +250,55 @@ def amazon_rpms(directory):
         + "%files\n%defattr(755,root,root,-)\n/opt/aws/bin/eic_run_authorized_keys\n"
         "/opt/aws/bin/eic_curl_authorized_keys\n/opt/aws/bin/eic_parse_authorized_keys\n",
         scripts=f"%pre\ngetent passwd {NAME} >/dev/null || useradd -r -M -s /sbin/nologin {NAME}\n"
-        "%post\nmkdir -p /usr/lib/systemd/system/sshd.service.d\n"
-        f"cat >/usr/lib/systemd/system/sshd.service.d/{NAME}.conf <<'END'\n{AMAZON_OVERRIDE}END\n"
-        "systemctl daemon-reload\nsystemctl restart sshd\n"
-        f"%preun\nif [ $1 -eq 0 ]; then rm -f /usr/lib/systemd/system/sshd.service.d/{NAME}.conf; fi\n"
-        f"%postun\nif [ $1 -eq 0 ]; then userdel {NAME}; fi\n",
+        f"%post\n{after if override else ':'}\n"
+        f"%preun\nif [ $1 -eq 0 ]; then rm -f {written}; fi\n"
+        f"%postun\nif {gone}; then userdel {NAME}; rm -f {written}; fi\n",
     )
     return [main, build(directory, f"{NAME}-selinux", "1.1", release="19")]
 
 
-def from_amazon(suite, machine, ec2, tool, rpms):
+def from_amazon(suite, machine, ec2, tool, rpms, rude=False):
     """Upgrading from Amazon's packages takes their override away and supersedes their -selinux."""
+    scene = "from Amazon's rude packages" if rude else "from Amazon's packages"
     before = Moment(machine)
-    tool.install(amazon_rpms(ec2.directory))
-    suite.check("Amazon's override is in force", NAME in machine.sh("systemctl cat ssh.service"))
+    tool.install(amazon_rpms(ec2.directory, rude=rude))
+    suite.check(f"{scene}: their override is in force", NAME in machine.sh("systemctl cat ssh.service"))
     said = tool.install(rpms)
-    suite.check("both of Amazon's packages are superseded", installed(machine) == [f"{NAME}-3.0.0", f"{NAME}-selinux-3.0.0"], said)
+    suite.check(f"{scene}: both are superseded", installed(machine) == [f"{NAME}-3.0.0", f"{NAME}-selinux-3.0.0"], said)
     override = machine.root / f"usr/lib/systemd/system/sshd.service.d/{NAME}.conf"
-    suite.check("the upgrade took the override away", not override.exists(), said)
-    suite.check("and its directory", not override.parent.exists(), said)
-    suite.check("systemd has the unit without it", NAME not in machine.sh("systemctl cat ssh.service"))
-    suite.check("sshd -T names our command", any(HELPER in line for line in effective(machine)), said)
-    ec2.login(suite, "after the upgrade from Amazon's packages the pushed key logs in")
-    tool.erase([NAME, f"{NAME}-selinux"])
+    suite.check(f"{scene}: the upgrade took the override away", not override.exists(), said)
+    # A directory that their script emptied is theirs to leave; it is looked at again after the erasure.
+    suite.check(f"{scene}: and its directory", rude or not override.parent.exists(), said)
+    machine.sh("systemctl daemon-reload")
+    suite.check(f"{scene}: systemd has the unit without it", NAME not in machine.sh("systemctl cat ssh.service"))
+    suite.check(f"{scene}: the user is there", machine.run("getent", "passwd", NAME, check=False).returncode == 0, said)
+    suite.check(f"{scene}: sshd -T names our command", any(HELPER in line for line in effective(machine)), said)
+    ec2.login(suite, f"{scene}: after the upgrade the pushed key logs in")
+    tool.erase_all()
     drop_rpmsave(suite, machine)
-    before.same(suite, "after erase following that upgrade")
+    if rude and override.parent.exists():
+        override.parent.rmdir()
+    before.same(suite, f"{scene}: after erase following the upgrade")
+
+
+def from_amazon_linux(suite, machine, ec2, tool, rpms):
+    """Amazon Linux has the two lines in sshd_config: they stay while somebody answers to them, and go with the last."""
+    before = Moment(machine)
+    config = machine.root / "etc/ssh/sshd_config"
+    original = config.read_bytes()
+    config.write_bytes(original + f"AuthorizedKeysCommand {HELPER} %u %f\nAuthorizedKeysCommandUser {NAME}\n".encode())
+    tool.install(amazon_rpms(ec2.directory, override=False))
+    with_lines = config.read_bytes()
+    machine.sh("systemctl reload ssh")
+    said = tool.install(rpms)
+    suite.check("on Amazon Linux the two lines stay as they are", config.read_bytes() == with_lines, said)
+    ours = snapshot.tree(machine.root, "/etc/ssh/sshd_config.d").keys() - before.files.keys()
+    suite.check("on Amazon Linux no file is added", not ours, ours)
+    ec2.login(suite, "on Amazon Linux after the upgrade the pushed key logs in")
+    tool.erase_all()
+    drop_rpmsave(suite, machine)
+    suite.check("on Amazon Linux after erase the lines are gone with their command", config.read_bytes() == original)
+    before.same(suite, "on Amazon Linux after erase")
 
 
 def static(suite, bed, rpms):

@@ -1,3 +1,4 @@
+#!/usr/bin/python3 -B
 """Booted Debian machines for the package tests, and the certainty that nothing of them stays behind.
 
 A machine is a root file system unpacked from a cached tar, a network namespace of its own in which
@@ -374,8 +375,13 @@ class Machine:
         target.chmod(mode)
 
 
+# Used by other targets alone.
+NOT_FOR_PACKAGE_TESTS = ("cross-arm64",)
+
 if __name__ == "__main__":
     import sys
 
-    # For scripts: the path of a cached root file system's tar.
-    print(cached_root(sys.argv[1]))
+    # For scripts: the path of each cached root file system's tar, made if need be; of all that the tests use, without
+    # names.
+    for name in sys.argv[1:] or [name for name in ROOTS if name not in NOT_FOR_PACKAGE_TESTS]:
+        print(cached_root(name), flush=True)
