@@ -37,8 +37,8 @@ pub const SOCKETS: [&str; 2] = [JOURNAL, DEV_LOG];
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Says what was decided for `user`, as sshd named it, and why.
-pub fn report(user: &str, fingerprint: Option<&str>, decision: &Decision, level: Level) {
-    let mut log = Log::open();
+pub fn report(log: &mut Log, user: &str, fingerprint: Option<&str>, decision: &Decision, level: Level) {
+    log.open();
     let who = Who {
         user,
         sshd_pid: getppid().as_raw(),
@@ -191,6 +191,7 @@ fn rested_on(facts: &Facts, who: &Who<'_>) -> Event {
         anchors,
         requests,
         elapsed,
+        cage,
         ..
     } = facts;
     let mut event = Event::new("decided", who, "Decided".to_owned())
@@ -209,29 +210,51 @@ fn rested_on(facts: &Facts, who: &Who<'_>) -> Event {
     if let Some(anchors) = anchors {
         event.word("anchors", escape::token(anchors));
     }
+    if let Some(cage) = cage {
+        event.word("cage", cage);
+        for (name, layer) in cage.layers() {
+            if let Err(lack) = layer {
+                event.word(name, format_args!("\"{}\"", escape::text(lack)));
+            }
+        }
+    }
     event
 }
 
 /// The connection to the system's logger, and to the person at the terminal, if there is one.
-struct Log {
+///
+/// It is made at the first event, or before: where [`crate::cage`] is entered no connection can be made afterwards.
+pub struct Log {
     channel: Channel,
     patience: Duration,
     terminal: bool,
 }
 
 enum Channel {
+    /// Nothing was said yet.
+    Unopened,
     Journal(UnixDatagram),
     Syslog(Logger<LoggerBackend, Plain>),
     /// There is none, or it has used up our patience.
     None,
 }
 
-impl Log {
-    fn open() -> Self {
+impl Default for Log {
+    fn default() -> Self {
         Self {
-            channel: connect(JOURNAL).map_or_else(Channel::syslog, Channel::Journal),
+            channel: Channel::Unopened,
             patience: PATIENCE,
-            terminal: io::stderr().is_terminal(),
+            terminal: false,
+        }
+    }
+}
+
+impl Log {
+    /// Connects to the logger, unless that was done.
+    pub fn open(&mut self) {
+        if matches!(self.channel, Channel::Unopened) {
+            self.channel = connect(JOURNAL).map_or_else(Channel::syslog, Channel::Journal);
+            self.terminal = io::stderr().is_terminal();
         }
     }
 
@@ -274,7 +297,7 @@ impl Channel {
                 };
                 socket.set_write_timeout(Some(patience)).is_ok() && logger.info(event.text.as_str()).is_ok()
             }
-            Self::None => false,
+            Self::Unopened | Self::None => false,
         }
     }
 }

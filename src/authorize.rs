@@ -15,6 +15,8 @@ use tokio::time::Instant;
 
 use crate::access::Ruling;
 use crate::access::policy::Policy;
+use crate::audit::Log;
+use crate::cage::{self, InForce};
 use crate::claim::{self, Desk};
 use crate::config::Config;
 use crate::imds::{Session, SignerDocuments, StapleName, Staples, limits};
@@ -27,10 +29,9 @@ use crate::trust::anchors::{self, AnchorSet};
 use crate::trust::{self, Chain, TrustedSigner, VerifiedChain};
 
 /// What a decision is made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// sshd waits for it: what only a login may do is done.
-    Login,
+pub enum Purpose<'a> {
+    /// sshd waits for it: what only a login may do is done. The log is opened before the cage is entered.
+    Login(&'a mut Log),
     /// Somebody wants to know what it would be: nothing is spent, run or given up by it.
     Look,
 }
@@ -75,6 +76,8 @@ pub struct Facts {
     pub evidence: Option<Evidence>,
     /// Why a staple could not be fetched, where that was so.
     pub lost_staple: Option<Refusal>,
+    /// The cage that the proof was made in; `None` where none was entered.
+    pub cage: Option<InForce>,
     /// Requests sent to the metadata service.
     pub requests: u32,
     /// How long it took.
@@ -111,8 +114,8 @@ impl Decision {
 }
 
 /// Decides which keys `request` may use.
-pub fn authorize(request: &Request, config: &Config) -> Decision {
-    let Examination { verdicts, facts } = examine(Some(request), Purpose::Login, config);
+pub fn authorize(request: &Request, config: &Config, log: &mut Log) -> Decision {
+    let Examination { verdicts, facts } = examine(Some(request), Purpose::Login(log), config);
     match verdicts {
         Err(refusal) => Decision {
             facts,
@@ -147,7 +150,7 @@ pub struct Examination {
 
 /// Comes to the verdicts of one login; without a request, of a login whose user has no key: metadata, signer and
 /// staples are proven as for every other, and there is no record to judge.
-pub fn examine(asked: Option<&Request>, purpose: Purpose, config: &Config) -> Examination {
+pub fn examine(asked: Option<&Request>, purpose: Purpose<'_>, config: &Config) -> Examination {
     let begun = std::time::Instant::now();
     let mut facts = Facts::default();
     let verdicts = decide(asked, purpose, config, &mut facts);
@@ -170,10 +173,10 @@ fn count(refusals: &mut Vec<(Refusal, usize)>, refusal: Refusal) {
 /// are left for other connections.
 pub type Verdicts = Vec<Result<AuthorizedKey, Refusal>>;
 
-/// All that must be asked is asked first; what came back is parsed and proven after that.
+/// All that must be asked is asked first; what came back is parsed and proven after that, for a login in a cage.
 fn decide(
     asked: Option<&Request>,
-    purpose: Purpose,
+    purpose: Purpose<'_>,
     config: &Config,
     facts: &mut Facts,
 ) -> Result<Verdicts, Refusal> {
@@ -185,6 +188,19 @@ fn decide(
     let evidence = converse(asked, config, &host, facts)?;
     let now = now()?;
     let policy = asked.map(|request| Policy::look_up(request, config));
+    // Looked for before the proof, and whatever is amiss with it: a key that is refused for its own sake needs none.
+    let desk = config.keys.one_time.then(|| Desk::open(asked, &purpose, now));
+    if let Purpose::Login(log) = purpose {
+        log.open();
+        facts.cage = Some(cage::enter(&cage::Needs {
+            read: &anchors::files(&config.trust.anchors),
+            claims: desk
+                .as_ref()
+                .and_then(|desk| desk.as_ref().ok())
+                .map(Desk::directory),
+            children: false,
+        }));
+    }
     let evidence = facts.evidence.insert(evidence).clone();
     let instance = facts
         .instance
@@ -195,11 +211,6 @@ fn decide(
         fingerprint: asked.and_then(|request| request.fingerprint),
         now,
     };
-    // Looked for before the proof, and whatever is amiss with it: a key that is refused for its own sake needs none.
-    let desk = config
-        .keys
-        .one_time
-        .then(|| Desk::open(asked, purpose, question.now));
     let verdicts = judge(&evidence, question, config, facts)
         .map_err(|refusal| true_reason(refusal, facts.lost_staple.take()))?;
     let verdicts = match policy {

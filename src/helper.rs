@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::access::connection::{Connection, Origin};
-use crate::audit;
+use crate::audit::{self, Log};
 use crate::authorize::{Decision, authorize};
 use crate::config::{Config, Level};
 use crate::output;
@@ -79,11 +79,12 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             let (user, fingerprint) = (words.user, words.fingerprint);
             let config = Config::load(words.config.as_deref());
             let level = config.as_ref().map_or(Level::Info, |config| config.log.level);
+            let mut log = Log::default();
             let decision = Request::new(&user, fingerprint.as_deref())
                 .map(|request| request.coming_from(origin))
-                .and_then(|request| config.map(|config| authorize(&request, &config)))
+                .and_then(|request| config.map(|config| authorize(&request, &config, &mut log)))
                 .unwrap_or_else(Decision::refused);
-            audit::report(&user, fingerprint.as_deref(), &decision, level);
+            audit::report(&mut log, &user, fingerprint.as_deref(), &decision, level);
             // Nothing can be done about a lost pipe, and nothing was given away.
             let _ = output::print(&decision.keys);
             ExitCode::SUCCESS

@@ -23,6 +23,7 @@ pub mod access;
 pub mod admin;
 pub mod audit;
 pub mod authorize;
+pub mod cage;
 pub mod claim;
 pub mod config;
 pub mod escape;

@@ -18,6 +18,8 @@ pub use connection::{Connection, Process};
 pub use name::Entry;
 pub use store::{Claims, DIRECTORY};
 
+use std::os::fd::BorrowedFd;
+
 use pki_types::UnixTime;
 
 use crate::authorize::{Purpose, Verdicts};
@@ -50,14 +52,14 @@ impl Desk {
     /// # Errors
     /// [`Reason::OneTimeUnavailable`]: no directory that is ours alone, no sshd as our parent, a `/proc` that hides
     /// it, no fingerprint in sshd's words.
-    pub fn open(asked: Option<&Request>, purpose: Purpose, now: UnixTime) -> Result<Self, Refusal> {
+    pub fn open(asked: Option<&Request>, purpose: &Purpose<'_>, now: UnixTime) -> Result<Self, Refusal> {
         let mut claims = Claims::open()?;
         let claimant = match purpose {
             Purpose::Look => {
                 connection::proc_is_visible()?;
                 None
             }
-            Purpose::Login => {
+            Purpose::Login(_) => {
                 // Without it a run that is about another key would claim this one.
                 if asked.is_some_and(|request| request.fingerprint.is_none()) {
                     return Err(unavailable(
@@ -70,6 +72,12 @@ impl Desk {
             }
         };
         Ok(Self { claims, claimant })
+    }
+
+    /// The open directory of claims, in which [`crate::cage`] lets claims be made.
+    #[must_use]
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.claims.directory()
     }
 
     /// What is left of `verdicts`: of the records that hold, one that is this connection's; where somebody only looks,

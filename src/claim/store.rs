@@ -11,7 +11,7 @@
 //! that was made after another one had been swept is refused, as long as the clock does not go back by more than
 //! [`KEPT`].
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use nix::dir::Dir;
@@ -73,6 +73,11 @@ impl Claims {
         }
         let directory = Dir::from_fd(opened).map_err(|errno| failed("cannot be read", errno))?;
         Ok(Self { directory })
+    }
+
+    /// The directory itself.
+    pub(super) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
     }
 
     /// Who owns the record, if anybody.

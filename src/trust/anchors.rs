@@ -65,6 +65,16 @@ pub fn sources(configured: &Anchors, partition: Partition) -> Vec<Source<'_>> {
     }
 }
 
+/// The files that [`AnchorSet::load`] can come to read, whatever the partition.
+#[must_use]
+pub fn files(configured: &Anchors) -> Vec<&Path> {
+    match configured {
+        Anchors::Amazon => Vec::new(),
+        Anchors::Auto | Anchors::System => SYSTEM_BUNDLES.map(Path::new).to_vec(),
+        Anchors::File(path) => vec![path],
+    }
+}
+
 /// Certificates that are trusted because they are where they are.
 #[derive(Debug, Clone)]
 pub struct AnchorSet {
