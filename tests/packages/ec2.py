@@ -32,7 +32,9 @@ _clients = threading.Lock()
 class Ec2:
     """Puts the simulator at the metadata address of a machine."""
 
-    def __init__(self, testbed, machine):
+    def __init__(self, testbed, machine, *options):
+        """`options` are further words for the simulator's `serve`."""
+        self.options = options
         self.testbed = testbed
         self.machine = machine
         self.directory = testbed.directory / f"{machine.name}.ec2"
@@ -48,7 +50,7 @@ class Ec2:
         log = self.directory / "simulator.log"
         self.machine.popen(
             [SIMULATOR, "serve", "--state", self.directory / "state", "--api", API]
-            + ["--instance", INSTANCE, "--imds", f"{METADATA_IPV4}:80,[{METADATA_IPV6}]:80"],
+            + ["--instance", INSTANCE, "--imds", f"{METADATA_IPV4}:80,[{METADATA_IPV6}]:80", *self.options],
             log,
         )
         deadline = time.monotonic() + START_SECONDS
@@ -56,6 +58,10 @@ class Ec2:
             if time.monotonic() > deadline:
                 raise StepFailed(f"the simulator did not start:\n{log.read_text()}")
             time.sleep(0.05)
+
+    def tell(self, *words):
+        """The simulator's own command line: `put`, `fault`, `clear-faults` and the rest; returns what it printed."""
+        return self.machine.host_run(SIMULATOR, *words, "--api", API).stdout
 
     def new_key(self, name):
         """A fresh key pair; returns the private half's path."""
@@ -68,9 +74,10 @@ class Ec2:
         if (self.machine.root / "etc/ec2-instance-connect/config.toml").exists():
             self.machine.write("/etc/ec2-instance-connect/config.toml", CONFIG)
 
-    def push(self, key=None, user=USER):
+    def push(self, key=None, user=USER, configure=True):
         """What SendSSHPublicKey does: the key is good for this user for a minute."""
-        self.configure()
+        if configure:
+            self.configure()
         self.machine.host_run(SIMULATOR, "push", "--api", API, "--user", user, "--key", f"{key or self.key}.pub")
 
     def aws(self, *argv, stdin=None):

@@ -1,6 +1,5 @@
 //! The daemon that listens: whether there is one, and whether it has read its configuration as it is now.
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -65,11 +64,11 @@ fn unread(root: &Root, sshd: &Sshd, service: &Service) -> Option<PathBuf> {
             .checked_mul(SECOND)?
             .checked_add(i128::from(meta.ctime_nsec()))
     };
-    let mut paths: BTreeSet<PathBuf> = sshd.machine.facts.snapshot.files.keys().cloned().collect();
-    paths.insert(PathBuf::from(DROPIN_DIR));
-    paths
-        .into_iter()
+    let files = sshd.machine.facts.snapshot.files.keys().map(PathBuf::as_path);
+    files
+        .chain([Path::new(DROPIN_DIR)])
         .find(|path| changed(path).is_some_and(|changed| changed > read))
+        .map(Path::to_path_buf)
 }
 
 /// The wall clock's nanoseconds at which the monotonic clock was 0, by today's wall clock.

@@ -105,7 +105,10 @@ impl Sshd {
                     one_line(&check.stderr)
                 );
                 let remedy = match complained_of(&check.stderr) {
-                    Some(place) => format!("mend or take away {place}, until `sshd -t` is content"),
+                    Some(place) => format!(
+                        "mend or take away {place}, until `sshd -t` is content, then {}",
+                        self.reload()
+                    ),
                     None => by_hand.to_owned(),
                 };
                 (None, Finding::fail(seen, remedy))
@@ -188,6 +191,46 @@ impl Sshd {
         }
     }
 
+    /// A foreign command's place, and that of the foreign user that goes with it: setup takes neither away.
+    fn with_user(&self, command: &Setting) -> String {
+        let users = self.survey.reading.settings.iter().filter(|setting| {
+            setting.keyword == Keyword::CommandUser
+                && setting.value != RUN_AS
+                && setting.scope == command.scope
+        });
+        let places = std::iter::once(command)
+            .chain(users)
+            .map(|setting| setting.place.to_string());
+        places.collect::<Vec<_>>().join(" and ")
+    }
+
+    /// How to have the daemon take other arguments, for a remedy: a reload keeps those that it was started with.
+    fn restart(&self) -> String {
+        match &self.machine.service {
+            Some(service) => format!("`systemctl daemon-reload`, `systemctl restart {}`", service.unit),
+            None => "restart sshd".to_owned(),
+        }
+    }
+
+    /// Whether a setting is one of sshd's arguments and stands in no file of its configuration.
+    fn is_argument(&self, setting: &Setting) -> bool {
+        !self.survey.reading.settings.contains(setting)
+    }
+
+    /// What the running daemon was started with, where the unit has been changed since: `value` is for the next start.
+    fn started_with_another(&self, value: &str) -> Option<Finding> {
+        let running = self.machine.facts.running.as_ref()?;
+        let started = running.arguments.value_of("authorizedkeyscommand")?.value();
+        (running.by_unit && started != value).then(|| {
+            Finding::fail(
+                format!(
+                    "the running daemon was started with -o AuthorizedKeysCommand={started}, and keeps it"
+                ),
+                self.restart(),
+            )
+        })
+    }
+
     /// The remedy for a keyword's value.
     fn set(&self, keyword: &str, value: &str, at: &str) -> String {
         format!("set {keyword} to {value} at {at}, then {}", self.reload())
@@ -207,39 +250,50 @@ impl Sshd {
             dump::value(&opinion.user.stdout, "authorizedkeyscommand").unwrap_or_else(|| "none".to_owned());
         let origin = self.origin(Keyword::Command, &value);
         let at = origin.map_or_else(String::new, |setting| format!(", by {}", scoped(setting)));
+        if let Some(finding) = self.started_with_another(&value) {
+            return finding;
+        }
         if let Some(call) = Call::parse(&value) {
             return self.options(call, format!("for {user}: {value}{at}"));
         }
-        if value
-            .split_ascii_whitespace()
-            .next()
-            .is_some_and(|path| COMMANDS.contains(&path))
-        {
+        let line = origin.map(|setting| setting.place.to_string());
+        let program = value.split_ascii_whitespace().next().unwrap_or_default();
+        if COMMANDS.contains(&program) {
             return Finding::warn(
                 format!("for {user}: {value}{at}, the helper with arguments of somebody's own"),
-                format!(
-                    "sshd should hand it {}: that is what `ec2-instance-connect setup apply` writes where no line \
-                         stands in its way",
-                    crate::sshd::ARGUMENTS
+                self.set(
+                    "AuthorizedKeysCommand",
+                    &format!("{program} {}", crate::sshd::ARGUMENTS),
+                    line.as_deref().unwrap_or("sshd's command line"),
                 ),
             );
         }
-        let line = origin.map(|setting| setting.place.to_string());
+        if let (Some(line), true) = (&line, origin.is_some_and(|setting| self.is_argument(setting))) {
+            return Finding::fail(
+                format!("sshd is started with -o AuthorizedKeysCommand={value}{at}, which beats every file"),
+                format!("take that -o out of {line}, then {}", self.restart()),
+            );
+        }
         match (value.as_str(), line) {
             ("none", None) => Finding::fail(
                 format!("sshd asks no AuthorizedKeysCommand for {user}"),
                 "run `ec2-instance-connect setup apply`",
             ),
-            ("none", Some(line)) => Finding::fail(
+            ("none", Some(_)) => Finding::fail(
                 format!("AuthorizedKeysCommand none is in force for {user}{at}"),
-                format!("take away {line}, then run `ec2-instance-connect setup apply`"),
+                format!(
+                    "take away {}, then run `ec2-instance-connect setup apply`, {}",
+                    origin.map_or_else(|| "that line".to_owned(), |setting| self.with_user(setting)),
+                    self.reload()
+                ),
             ),
-            (_, line) => Finding::fail(
+            (_, _) => Finding::fail(
                 format!("another command is in force for {user}{at}: {value}"),
                 format!(
-                    "take away {} if it is not needed, then run `ec2-instance-connect setup apply`; only one command \
-                     can be in force",
-                    line.unwrap_or_else(|| "that line".to_owned())
+                    "if it is not needed, take away {}, then run `ec2-instance-connect setup apply`, {}; only one \
+                     command can be in force",
+                    origin.map_or_else(|| "that line".to_owned(), |setting| self.with_user(setting)),
+                    self.reload()
                 ),
             ),
         }
@@ -299,51 +353,28 @@ impl Sshd {
         (user, finding)
     }
 
-    /// Commands beside the one in force: what comes after it, what stands in a Match, what the daemon was started with.
+    /// Commands beside the one in force: what comes after it, and what stands in a Match.
     pub fn shadows(&self, opinion: &Opinion) -> Finding {
         let value = dump::value(&opinion.user.stdout, "authorizedkeyscommand").unwrap_or_default();
         let settings = self.survey.reading.settings.iter();
-        let others: Vec<&Setting> = settings
+        let (seen, places): (Vec<String>, Vec<String>) = settings
             .filter(|setting| setting.keyword == Keyword::Command && setting.value != value)
-            .collect();
-        let mut seen: Vec<String> = others
-            .iter()
-            .map(|setting| format!("{} at {}", setting.value, scoped(setting)))
-            .collect();
-        let places: Vec<String> = others.iter().map(|setting| setting.place.to_string()).collect();
-        let mut remedies = Vec::new();
-        if !places.is_empty() {
-            remedies.push(format!(
+            .map(|setting| {
+                let seen = format!("{} at {}", setting.value, scoped(setting));
+                (seen, setting.place.to_string())
+            })
+            .unzip();
+        if seen.is_empty() {
+            return Finding::pass("no other command is configured");
+        }
+        Finding::warn(
+            format!("others are configured: {}", seen.join("; ")),
+            format!(
                 "the first line that applies wins: if nobody needs it, take away {}, then {}",
                 places.join(" and "),
                 self.reload()
-            ));
-        }
-        if let Some(running) = &self.machine.facts.running {
-            let started = running.arguments.value_of("authorizedkeyscommand");
-            if let Some(started) = started
-                .map(|directive| directive.value())
-                .filter(|started| *started != value)
-            {
-                seen.push(format!(
-                    "{started} in the running daemon's arguments, until it is restarted"
-                ));
-                let unit = self
-                    .machine
-                    .service
-                    .as_ref()
-                    .map_or("ssh", |service| service.unit.as_str());
-                remedies.push(format!("`systemctl restart {unit}` when a restart may be"));
-            }
-        }
-        if seen.is_empty() {
-            Finding::pass("no other command is configured")
-        } else {
-            Finding::warn(
-                format!("others are configured: {}", seen.join("; ")),
-                remedies.join("; "),
-            )
-        }
+            ),
+        )
     }
 
     /// Commands that ask the metadata for keys themselves.
@@ -358,7 +389,7 @@ impl Sshd {
             }
             if let Some(what) = asks_metadata(root, &setting.value) {
                 found.push(format!("{what} ({})", scoped(setting)));
-                places.push(setting.place.to_string());
+                places.push(self.with_user(setting));
             }
         }
         if found.is_empty() {
@@ -371,8 +402,9 @@ impl Sshd {
                     found.join("; ")
                 ),
                 format!(
-                    "take away {}, then run `ec2-instance-connect setup apply`: this helper verifies each key",
-                    places.join(" and ")
+                    "take away {}, then run `ec2-instance-connect setup apply`, {}: this helper verifies each key",
+                    places.join(" and "),
+                    self.reload()
                 ),
             )
         }
@@ -580,7 +612,13 @@ pub fn safe(path: &str, state: &CommandState) -> Finding {
             } else {
                 "install the package again".to_owned()
             };
-            Finding::fail(format!("sshd will not run {path}: {what}"), remedy)
+            // Debian's patch to `secure_permissions` takes a group that has nobody but the owner in it.
+            let tolerated = if what.contains("writable by its group") {
+                " (Debian's lets a private group pass)"
+            } else {
+                ""
+            };
+            Finding::fail(format!("sshd will not run {path}: {what}{tolerated}"), remedy)
         }
     }
 }

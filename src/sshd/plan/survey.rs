@@ -186,6 +186,7 @@ fn override_modified(file: &UnitFile, line: usize) -> Refusal {
 /// What the daemon's arguments set: of the unit when it starts the daemon (or none runs), else of the process.
 fn argument_settings(facts: &Facts, start: &Start) -> Vec<Setting> {
     let (arguments, place) = effective_arguments(facts, start);
+    let place = argument_place(facts, &arguments, place);
     settings_of(&arguments, &place)
 }
 

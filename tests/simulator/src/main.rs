@@ -30,6 +30,7 @@ eic-simulator serve [OPTION...]          run until SIGTERM or SIGINT
     --region R  --zone Z  --domain D  --account N  --private-ip A  --public-ip A
     --xen                   a Xen instance, not a Nitro one
     --plain                 serve leaf and one issuer only
+    --staple-hours N        its staples hold for so long (default 168)
 
 Every other command takes --api ADDR, and --instance ID where there are several:
 eic-simulator push --user USER --key FILE [--caller ARN] [--expires SECONDS] [--count N]
@@ -38,7 +39,7 @@ eic-simulator put --path PATH --text TEXT
 eic-simulator fault (--path PATH | --prefix PATH) [--method M] [--skip N] [--times N] EFFECT
 eic-simulator api-fault --path ACTION [--skip N] [--times N] EFFECT
   EFFECT: status=N delay=MS drip=BYTES,MS truncate=BYTES endless huge-header=BYTES reset close stall
-          redirect=URL body=TEXT exception=NAME
+          redirect=URL body=TEXT exception=NAME header=NAME:VALUE
 eic-simulator restore | expire | rotate | clear-faults | clear-requests
 eic-simulator instances | requests | trail
 ";
@@ -177,6 +178,19 @@ fn about_instance(instance: &mut Instance, option: &str, options: &mut Options) 
         "--public-ip" => instance.public_ip = options.value(option)?,
         "--xen" => instance.hypervisor = Hypervisor::Xen,
         "--plain" => instance.signer = Some(SignerSpec::plain(&instance.signer_host())),
+        "--staple-hours" => {
+            let hours: i64 = options.value(option)?;
+            let spec = instance.signer.take();
+            let mut spec = spec.unwrap_or_else(|| SignerSpec::production(&instance.signer_host()));
+            for single in spec
+                .staples
+                .iter_mut()
+                .flat_map(|staple| &mut staple.response.singles)
+            {
+                single.next_update = Some(hours * 3600);
+            }
+            instance.signer = Some(spec);
+        }
         _ => return Err(Failure::Usage(format!("there is no option {option}"))),
     }
     Ok(())
@@ -297,6 +311,9 @@ fn read_effect(word: &str) -> Result<Effect, Failure> {
         "redirect" => Some(Effect::Redirect(value.to_owned())),
         "body" => Some(Effect::Body(value.to_owned())),
         "exception" => Some(Effect::Exception(value.to_owned())),
+        "header" => value
+            .split_once(':')
+            .map(|(name, value)| Effect::Header(name.to_owned(), value.to_owned())),
         _ => None,
     };
     effect.ok_or_else(|| Failure::Usage(format!("there is no effect {word:?}")))
