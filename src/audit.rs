@@ -19,6 +19,7 @@ use crate::authorize::{Decision, Facts};
 use crate::config::Level;
 use crate::escape;
 use crate::keys::AuthorizedKey;
+use crate::link::run::Outcome;
 use crate::reason::{Reason, Refusal};
 
 /// The identifier that operators filter by, as the shell scripts had it.
@@ -36,7 +37,7 @@ pub const SOCKETS: [&str; 2] = [JOURNAL, DEV_LOG];
 /// The longest that logging may hold up a login, all lines together.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Says what was decided for `user`, as sshd named it, and why.
+/// Says what was decided for `user`, as sshd named it, and why; and which links gave lines.
 pub fn report(log: &mut Log, user: &str, fingerprint: Option<&str>, decision: &Decision, level: Level) {
     log.open();
     let who = Who {
@@ -61,6 +62,16 @@ pub fn report(log: &mut Log, user: &str, fingerprint: Option<&str>, decision: &D
     for (refusal, count) in &decision.refusals {
         let event = refused(refusal, *count, &who, &decision.facts);
         if level == Level::Debug || is_news(refusal.reason, decision) {
+            log.say(&event);
+        } else {
+            log.show(&event);
+        }
+    }
+    for link in &decision.links {
+        let event = linked(link, &who);
+        // A link that has no key for somebody is every ordinary login of others.
+        let is_news = link.lines.as_ref().map_or(true, |lines| lines.count() > 0);
+        if level == Level::Debug || is_news {
             log.say(&event);
         } else {
             log.show(&event);
@@ -180,6 +191,38 @@ fn refused(refusal: &Refusal, count: usize, who: &Who<'_>, facts: &Facts) -> Eve
         event.word("records", count);
     }
     event.word("detail", format_args!("\"{detail}\""));
+    event
+}
+
+/// What came of a link: the lines that were passed on, or why none were.
+fn linked(link: &Outcome, who: &Who<'_>) -> Event {
+    let user = escape::token(who.user);
+    let mut event = match &link.lines {
+        Ok(lines) => {
+            let count = lines.count();
+            let text = format!("Passing on {count} lines of link {} for {user}:", link.name);
+            let mut event = Event::new("link", who, text).with("EIC_LINES", count);
+            event.word("lines", count);
+            event
+        }
+        Err(refusal) => {
+            let text = format!(
+                "Passing on nothing of link {} for {user}: reason={}",
+                link.name, refusal.reason
+            );
+            let detail = escape::text(&*refusal.detail);
+            let mut event = Event::new("link", who, text)
+                .with("EIC_REASON", refusal.reason)
+                .with("EIC_DETAIL", detail);
+            event.word("detail", format_args!("\"{detail}\""));
+            event
+        }
+    };
+    event = event
+        .with("EIC_LINK", &link.name)
+        .with("EIC_MILLISECONDS", link.elapsed.as_millis());
+    event.who(who);
+    event.word("link", &link.name);
     event
 }
 

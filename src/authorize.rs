@@ -4,6 +4,8 @@
 //! Request ─▶ Host ─▶ Session ─▶ active keys ─▶ signer, place, staples ─▶ TrustedSigner ─▶ AuthorizedKeys
 //! ```
 //!
+//! Beside it run the links, other commands whose lines are passed on behind our keys.
+//!
 //! Nothing on the right can be made without what stands on its left. It reads the clock once and owns the
 //! deadline; it parses nothing and knows no cryptography.
 
@@ -22,9 +24,10 @@ use crate::config::Config;
 use crate::imds::{Session, SignerDocuments, StapleName, Staples, limits};
 use crate::instance::{Host, InstanceId};
 use crate::keys::{self, AuthorizedKey, Question};
+use crate::link::run::{Links, Outcome};
 use crate::place::Place;
 use crate::reason::{Reason, Refusal};
-use crate::request::Request;
+use crate::request::{Request, Words};
 use crate::trust::anchors::{self, AnchorSet};
 use crate::trust::{self, Chain, TrustedSigner, VerifiedChain};
 
@@ -45,6 +48,8 @@ pub struct Decision {
     /// What was refused: one for the whole login, or one for each reason that records were dropped for, with
     /// the number of those records.
     pub refusals: Vec<(Refusal, usize)>,
+    /// What came of each link, in their order; empty where none was asked.
+    pub links: Vec<Outcome>,
     /// What the decision rested on.
     pub facts: Facts,
 }
@@ -108,14 +113,26 @@ impl Decision {
         Self {
             keys: Vec::new(),
             refusals: vec![(refusal, 1)],
+            links: Vec::new(),
             facts: Facts::default(),
         }
     }
 }
 
-/// Decides which keys `request` may use.
-pub fn authorize(request: &Request, config: &Config, log: &mut Log) -> Decision {
-    let Examination { verdicts, facts } = examine(Some(request), Purpose::Login(log), config);
+/// Decides which keys may be used in the login that sshd's `words` describe, and asks the links. Whatever becomes of
+/// our own keys, the links' lines are passed on; whatever becomes of a link, our own keys are given.
+pub fn authorize(words: &Words, config: &Config, log: &mut Log) -> Decision {
+    let mut links = Links::start(config, words);
+    let mut decision = match words.request() {
+        Ok(request) => decision(examine(Some(&request), Purpose::Login(log), config, &mut links)),
+        Err(refusal) => Decision::refused(refusal),
+    };
+    links.start_waiting();
+    decision.links = links.collect(!decision.keys.is_empty());
+    decision
+}
+
+fn decision(Examination { verdicts, facts }: Examination) -> Decision {
     match verdicts {
         Err(refusal) => Decision {
             facts,
@@ -125,6 +142,7 @@ pub fn authorize(request: &Request, config: &Config, log: &mut Log) -> Decision 
             let mut decision = Decision {
                 keys: Vec::new(),
                 refusals: Vec::new(),
+                links: Vec::new(),
                 facts,
             };
             for verdict in verdicts {
@@ -149,11 +167,17 @@ pub struct Examination {
 }
 
 /// Comes to the verdicts of one login; without a request, of a login whose user has no key: metadata, signer and
-/// staples are proven as for every other, and there is no record to judge.
-pub fn examine(asked: Option<&Request>, purpose: Purpose<'_>, config: &Config) -> Examination {
+/// staples are proven as for every other, and there is no record to judge. The links that wait for word on our keys
+/// are started as soon as there is such word.
+pub fn examine(
+    asked: Option<&Request>,
+    purpose: Purpose<'_>,
+    config: &Config,
+    links: &mut Links<'_>,
+) -> Examination {
     let begun = std::time::Instant::now();
     let mut facts = Facts::default();
-    let verdicts = decide(asked, purpose, config, &mut facts);
+    let verdicts = decide(asked, purpose, config, links, &mut facts);
     facts.elapsed = begun.elapsed();
     Examination { verdicts, facts }
 }
@@ -178,6 +202,7 @@ fn decide(
     asked: Option<&Request>,
     purpose: Purpose<'_>,
     config: &Config,
+    links: &mut Links<'_>,
     facts: &mut Facts,
 ) -> Result<Verdicts, Refusal> {
     if let Some(request) = asked {
@@ -185,7 +210,9 @@ fn decide(
     }
     let host = Host::detect(&config.instance.sysfs, config.instance.id.as_ref())?;
     facts.host = Some(host.clone());
-    let evidence = converse(asked, config, &host, facts)?;
+    let evidence = converse(asked, config, &host, links, facts);
+    links.start_waiting();
+    let evidence = evidence?;
     let now = now()?;
     let policy = asked.map(|request| Policy::look_up(request, config));
     // Looked for before the proof, and whatever is amiss with it: a key that is refused for its own sake needs none.
@@ -198,7 +225,7 @@ fn decide(
                 .as_ref()
                 .and_then(|desk| desk.as_ref().ok())
                 .map(Desk::directory),
-            children: false,
+            children: links.are_running(),
         }));
     }
     let evidence = facts.evidence.insert(evidence).clone();
@@ -237,6 +264,7 @@ fn converse(
     asked: Option<&Request>,
     config: &Config,
     host: &Host,
+    links: &mut Links<'_>,
     facts: &mut Facts,
 ) -> Result<Evidence, Refusal> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -248,7 +276,15 @@ fn converse(
         let deadline = Instant::now()
             .checked_add(config.imds.total_timeout)
             .unwrap_or_else(Instant::now);
-        let evidence = tokio::time::timeout_at(deadline, gather(asked, config, host, deadline, facts));
+        let mut evidence = std::pin::pin!(gather(asked, config, host, deadline, facts));
+        if let Some(latest) = links.latest_start() {
+            // A metadata service that does not answer must not take the links' time.
+            match tokio::time::timeout_at(latest.into(), &mut evidence).await {
+                Ok(evidence) => return evidence,
+                Err(_) => links.start_waiting(),
+            }
+        }
+        let evidence = tokio::time::timeout_at(deadline, evidence);
         evidence.await.unwrap_or_else(|_| {
             let detail = format!("no decision within {} ms", config.imds.total_timeout.as_millis());
             Err(Refusal::new(Reason::Deadline, detail))

@@ -13,6 +13,7 @@ use crate::access::Rules;
 use crate::file::{self, FileError, Owner};
 use crate::guards::Guards;
 use crate::instance::InstanceId;
+use crate::link::{self, Link};
 use crate::options::Options;
 use crate::place::{DnsSuffix, Partition};
 use crate::reason::{Reason, Refusal};
@@ -24,11 +25,11 @@ pub const DEFAULT_PATH: &str = "/etc/ec2-instance-connect/config.toml";
 const MAX_BYTES: u64 = 256 * 1024;
 
 /// Bounds of a time in milliseconds that an administrator may set, and what holds without him.
-struct TimeLimit {
-    key: &'static str,
-    default: u64,
-    least: u64,
-    most: u64,
+pub(crate) struct TimeLimit {
+    pub(crate) key: &'static str,
+    pub(crate) default: u64,
+    pub(crate) least: u64,
+    pub(crate) most: u64,
 }
 
 /// The service answers within a few milliseconds; a second is a failure. Above five, sshd's clients give up.
@@ -64,6 +65,8 @@ pub struct Config {
     pub access: Rules,
     /// `[options]`: what stands before a key that is given.
     pub options: Options,
+    /// `[[chain]]`: other commands that are asked for keys, in order.
+    pub chain: Vec<Link>,
     /// `[log]`: how much is said.
     pub log: Log,
     /// Whose files this configuration may name: those who may write it.
@@ -185,6 +188,7 @@ impl Default for Config {
             guards: Guards::default(),
             access: Rules::default(),
             options: Options::default(),
+            chain: Vec::new(),
             log: Log { level: Level::Info },
             owner: Owner::Root,
         }
@@ -301,6 +305,8 @@ struct Document {
     guards: Guards,
     access: Rules,
     options: Options,
+    #[serde(deserialize_with = "link::from_tables")]
+    chain: Vec<Link>,
     log: LogTable,
 }
 
@@ -376,6 +382,7 @@ impl Document {
             guards: self.guards,
             access: self.access,
             options: self.options,
+            chain: self.chain,
             log: Log {
                 level: self.log.level.unwrap_or(default.log.level),
             },
@@ -468,7 +475,8 @@ fn total_timeout<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<D
     milliseconds(source, &TOTAL_TIMEOUT)
 }
 
-fn milliseconds<'de, D>(source: D, limit: &TimeLimit) -> Result<Option<Duration>, D::Error>
+/// A time within its bounds.
+pub(crate) fn milliseconds<'de, D>(source: D, limit: &TimeLimit) -> Result<Option<Duration>, D::Error>
 where
     D: serde::Deserializer<'de>,
 {
@@ -518,6 +526,11 @@ mod tests {
         assert_eq!(Config::parse(&shipped(false)).unwrap(), Config::default());
         let mut shown = Config::parse(&shipped(true)).unwrap();
         // Those that have no default show an example.
+        let link = shown.chain.pop().unwrap();
+        assert_eq!(
+            (link.when, link.timeout),
+            (link::When::Always, Duration::from_secs(1))
+        );
         assert!(shown.instance.id.take().is_some());
         assert!(shown.instance.partition.take().is_some());
         assert!(shown.guards.maintenance_file.take().is_some());
@@ -547,6 +560,7 @@ mod tests {
             + &error("[guards]\nx = 1").to_string()
             + &error("[[access]]\nx = 1").to_string()
             + &error("[options]\nx = 1").to_string()
+            + &error("[[chain]]\nx = 1").to_string()
             + &error("[log]\nx = 1").to_string()
             + &error("[x]").to_string();
         // serde's message for an unknown key lists all that it knows.

@@ -2,10 +2,10 @@
 //!
 //! Who owns the file is asked of the opened descriptor, so nothing can be swapped between question and answer.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
@@ -72,6 +72,44 @@ pub fn read_trusted(path: &Path, owner: Owner, limit: u64) -> Result<Vec<u8>, Fi
         return Err(FileError::Writable(metadata.mode() & 0o7777));
     }
     read_bounded(file, limit)
+}
+
+/// The file behind `path`, if sshd would run it as a command of its own.
+///
+/// # Errors
+/// What sshd would object to, for people.
+pub fn safe_program(path: &Path) -> Result<PathBuf, String> {
+    let real = path
+        .canonicalize()
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    match unsafe_part(&real, Path::symlink_metadata) {
+        None => Ok(real),
+        Some((at, what)) => Err(format!("{} {what}", at.display())),
+    }
+}
+
+/// Which part of a path without symlinks keeps sshd from running the program there, and why: the file and each directory
+/// above it must be root's, and writable by root alone (misc.c, `safe_path`).
+///
+/// Stricter than Debian's patch in one point: what a group may write is never safe, whoever is in the group.
+pub fn unsafe_part(
+    real: &Path,
+    look: impl Fn(&Path) -> io::Result<Metadata>,
+) -> Option<(&Path, &'static str)> {
+    let wrong = |at: &Path, depth: usize| {
+        let Ok(meta) = look(at) else {
+            return Some("can't be looked at");
+        };
+        match depth {
+            0 if !meta.is_file() => Some("is not a regular file"),
+            0 if meta.mode() & 0o111 == 0 => Some("is not executable"),
+            _ if meta.uid() != 0 => Some("does not belong to root"),
+            _ if meta.mode() & FOREIGN_WRITE != 0 => Some("is writable by its group or by everyone"),
+            _ => None,
+        }
+    };
+    let mut parts = real.ancestors().enumerate();
+    parts.find_map(|(depth, at)| Some((at, wrong(at, depth)?)))
 }
 
 /// Reads `path`, whatever it is and whoever owns it, up to `limit` bytes: for the kernel's files.
@@ -173,6 +211,25 @@ mod tests {
             read_trusted(&path, Owner::RootOrSelf, 6),
             Err(FileError::NotRegular)
         ));
+    }
+
+    #[test]
+    fn only_a_program_that_root_alone_can_change_is_safe() {
+        assert!(safe_program(Path::new("/bin/sh")).is_ok_and(|real| real.is_absolute()));
+        let script = file(0o755);
+        // Everybody may write to the directory of temporary files.
+        assert!(safe_program(script.path()).is_err());
+        assert!(
+            safe_program(Path::new("/etc/passwd"))
+                .unwrap_err()
+                .contains("executable")
+        );
+        assert!(
+            safe_program(Path::new("/usr/bin"))
+                .unwrap_err()
+                .contains("regular")
+        );
+        assert!(safe_program(Path::new("/nonexistent")).is_err());
     }
 
     #[test]

@@ -8,12 +8,12 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::access::connection::{Connection, Origin};
 use crate::audit::{self, Log};
 use crate::authorize::{Decision, authorize};
 use crate::config::{Config, Level};
+use crate::link::keeper;
 use crate::output;
-use crate::request::Request;
+use crate::request::Words;
 
 /// Wrong usage: sshd's configuration is wrong, not the login.
 const USAGE: u8 = 2;
@@ -33,6 +33,8 @@ Prints the keys that EC2 Instance Connect holds for USER, for sshd's AuthorizedK
   --connection WORDS
                  both ends of the connection, in one argument (sshd's %C, from OpenSSH 9.4 on), for access rules
                  that name networks
+  --home DIR     the home directory (sshd's %h), --key KEY the offered key (%k), --type TYPE its type (%t):
+                 for the links of the configuration that ask for them
   --help         print this text; alone only
   --version      print the version; alone only
 
@@ -45,48 +47,37 @@ system's log, facility authpriv, identifier ec2-instance-connect.
 enum Invocation {
     Help,
     Version,
-    Login(Words),
-}
-
-/// sshd's words for one login.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Words {
-    config: Option<PathBuf>,
-    connection: Option<String>,
-    user: String,
-    fingerprint: Option<String>,
-}
-
-impl Words {
-    fn origin(&self) -> Origin {
-        let connection = self.connection.as_deref().and_then(Connection::parse);
-        connection.map_or(Origin::Unknown, Origin::Connection)
-    }
+    Login { config: Option<PathBuf>, words: Words },
 }
 
 /// Runs the helper on its arguments, without the program's name.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.collect();
+    if let Some(ended) = keeper::asked(arguments.iter().cloned()) {
+        return ended;
+    }
     nix::unistd::alarm::set(ALARM_SECONDS);
-    match parse(arguments.collect()) {
+    match parse(&arguments) {
         Some(Invocation::Help) => tell(HELP),
         Some(Invocation::Version) => tell(concat!(
             "eic_run_authorized_keys ",
             env!("CARGO_PKG_VERSION"),
             "\n"
         )),
-        Some(Invocation::Login(words)) => {
-            let origin = words.origin();
-            let (user, fingerprint) = (words.user, words.fingerprint);
-            let config = Config::load(words.config.as_deref());
+        Some(Invocation::Login { config, words }) => {
+            let config = Config::load(config.as_deref());
             let level = config.as_ref().map_or(Level::Info, |config| config.log.level);
+            let (user, fingerprint) = (words.user(), words.fingerprint());
             let mut log = Log::default();
-            let decision = Request::new(&user, fingerprint.as_deref())
-                .map(|request| request.coming_from(origin))
-                .and_then(|request| config.map(|config| authorize(&request, &config, &mut log)))
-                .unwrap_or_else(Decision::refused);
+            let decision = match config {
+                Ok(config) => authorize(&words, &config, &mut log),
+                // What sshd asks comes first, then what the administrator wrote.
+                Err(wrong) => Decision::refused(words.request().err().unwrap_or(wrong)),
+            };
             audit::report(&mut log, &user, fingerprint.as_deref(), &decision, level);
+            let lines = decision.links.iter().filter_map(|link| link.lines.as_ref().ok());
             // Nothing can be done about a lost pipe, and nothing was given away.
-            let _ = output::print(&decision.keys);
+            let _ = output::print(&decision.keys, lines);
             ExitCode::SUCCESS
         }
         None => {
@@ -98,38 +89,40 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// Options come first, each with its value, and are taken only while more than two words are left: the last two
 /// are sshd's, and no login name that sshd puts there may become an option. `None` is wrong usage.
-fn parse(arguments: Vec<OsString>) -> Option<Invocation> {
-    // What is not UTF-8 becomes a name of no shape that has a key.
-    let words: Vec<String> = arguments
-        .into_iter()
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["--help" | "-h"] => Some(Invocation::Help),
-        ["--version" | "-V"] => Some(Invocation::Version),
-        words => login(words).map(Invocation::Login),
+fn parse(arguments: &[OsString]) -> Option<Invocation> {
+    match arguments {
+        [alone] if alone == "--help" || alone == "-h" => Some(Invocation::Help),
+        [alone] if alone == "--version" || alone == "-V" => Some(Invocation::Version),
+        arguments => login(arguments),
     }
 }
 
-fn login(mut words: &[&str]) -> Option<Words> {
-    let mut login = Words::default();
-    while let [option, value, _, ..] = words {
-        match *option {
-            "--config" if login.config.is_none() => login.config = Some(PathBuf::from(value)),
-            "--connection" if login.connection.is_none() => login.connection = Some((*value).to_owned()),
+fn login(mut arguments: &[OsString]) -> Option<Invocation> {
+    let mut config = None;
+    let mut words = Words::default();
+    while let [option, value, _, ..] = arguments {
+        let place = match option.to_str()? {
+            "--config" => &mut config,
+            "--connection" => &mut words.connection,
+            "--home" => &mut words.home,
+            "--key" => &mut words.key,
+            "--type" => &mut words.key_type,
             _ => return None,
+        };
+        if place.replace(value.clone()).is_some() {
+            return None;
         }
-        words = words.get(2..)?;
+        arguments = arguments.get(2..)?;
     }
-    let (user, fingerprint) = match words {
-        [user] => (user, None),
-        [user, fingerprint] => (user, Some(fingerprint)),
+    (words.user, words.fingerprint) = match arguments {
+        [user] => (user.clone(), None),
+        [user, fingerprint] => (user.clone(), Some(fingerprint.clone())),
         _ => return None,
     };
-    login.user = (*user).to_owned();
-    login.fingerprint = fingerprint.map(|&fingerprint| fingerprint.to_owned());
-    Some(login)
+    Some(Invocation::Login {
+        config: config.map(PathBuf::from),
+        words,
+    })
 }
 
 fn tell(text: &str) -> ExitCode {
@@ -142,27 +135,28 @@ mod tests {
     use super::*;
 
     fn parsed(words: &[&str]) -> Option<Invocation> {
-        parse(words.iter().map(OsString::from).collect())
+        parse(&words.iter().map(OsString::from).collect::<Vec<_>>())
     }
 
     fn login(config: Option<&str>, user: &str, fingerprint: Option<&str>) -> Option<Invocation> {
-        Some(Invocation::Login(Words {
+        Some(Invocation::Login {
             config: config.map(PathBuf::from),
-            user: user.to_owned(),
-            fingerprint: fingerprint.map(str::to_owned),
-            ..Words::default()
-        }))
+            words: Words {
+                user: user.into(),
+                fingerprint: fingerprint.map(OsString::from),
+                ..Words::default()
+            },
+        })
     }
 
     #[test]
     fn the_connection_is_one_word_before_the_user() {
         let words = Words {
-            config: Some(PathBuf::from("c")),
-            connection: Some("10.0.0.1 22 192.0.2.9 40000".to_owned()),
-            user: "a".to_owned(),
-            fingerprint: Some("f".to_owned()),
+            connection: Some("10.0.0.1 22 192.0.2.9 40000".into()),
+            user: "a".into(),
+            fingerprint: Some("f".into()),
+            ..Words::default()
         };
-        assert!(matches!(words.origin(), Origin::Connection(_)));
         let parsed = parsed(&[
             "--connection",
             "10.0.0.1 22 192.0.2.9 40000",
@@ -171,12 +165,8 @@ mod tests {
             "a",
             "f",
         ]);
-        assert_eq!(parsed, Some(Invocation::Login(words)));
-        let odd = Words {
-            connection: Some("%C".to_owned()),
-            ..Words::default()
-        };
-        assert_eq!(odd.origin(), Origin::Unknown);
+        let config = Some(PathBuf::from("c"));
+        assert_eq!(parsed, Some(Invocation::Login { config, words }));
     }
 
     #[test]
@@ -206,6 +196,46 @@ mod tests {
             parsed(&["--config", "c", "--config", "f"]),
             login(Some("c"), "--config", Some("f"))
         );
+    }
+
+    #[test]
+    fn sshds_tokens_are_taken_each_once_and_as_they_are() {
+        let words = Words {
+            user: "a".into(),
+            fingerprint: Some("f".into()),
+            home: Some("/home/a b".into()),
+            key: Some("AAAA".into()),
+            key_type: Some("ssh-rsa".into()),
+            ..Words::default()
+        };
+        let all = [
+            "--home",
+            "/home/a b",
+            "--key",
+            "AAAA",
+            "--type",
+            "ssh-rsa",
+            "a",
+            "f",
+        ];
+        assert_eq!(parsed(&all), Some(Invocation::Login { config: None, words }));
+        assert_eq!(parsed(&["--home", "/a", "--home", "/b", "a", "f"]), None);
+        assert_eq!(
+            parsed(&["--home", "--key", "--key", "f"]),
+            login_at("--key", "--key", "f")
+        );
+    }
+
+    fn login_at(home: &str, user: &str, fingerprint: &str) -> Option<Invocation> {
+        Some(Invocation::Login {
+            config: None,
+            words: Words {
+                user: user.into(),
+                fingerprint: Some(fingerprint.into()),
+                home: Some(home.into()),
+                ..Words::default()
+            },
+        })
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub mod helper;
 pub mod imds;
 pub mod instance;
 pub mod keys;
+pub mod link;
 pub mod options;
 pub mod output;
 pub mod place;

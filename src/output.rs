@@ -1,20 +1,22 @@
-//! What sshd reads: the keys, and nothing else, in one write at the end.
+//! What sshd reads: the keys and the links' lines, and nothing else, in one write at the end.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::AsFd as _;
 
 use crate::keys::AuthorizedKey;
+use crate::link::lines::Lines;
 
 /// Writes the keys to standard output, one to a line with its options, each once: of two records with one key the first
-/// counts, since sshd takes the first line that matches (auth2-pubkey.c).
+/// counts, since sshd takes the first line that matches (auth2-pubkey.c). Behind them stands what
+/// the links gave.
 ///
 /// A reader that has gone is no error: sshd up to 7.5 closes the pipe at the first line that matches. The
 /// standard library's own handle is passed by, since it would write line by line.
 ///
 /// # Errors
 /// What the system says, but EPIPE.
-pub fn print(keys: &[AuthorizedKey]) -> io::Result<()> {
+pub fn print<'a>(keys: &[AuthorizedKey], links: impl Iterator<Item = &'a Lines>) -> io::Result<()> {
     let mut printed: Vec<&str> = Vec::new();
     let mut text = String::new();
     for key in keys {
@@ -23,11 +25,15 @@ pub fn print(keys: &[AuthorizedKey]) -> io::Result<()> {
             text.push_str(&format!("{}{}\n", key.options(), key.line()));
         }
     }
+    let mut text = text.into_bytes();
+    for lines in links {
+        text.extend_from_slice(lines.text());
+    }
     if text.is_empty() {
         return Ok(());
     }
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    match stdout.write_all(text.as_bytes()) {
+    match stdout.write_all(&text) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome,
     }

@@ -113,6 +113,18 @@ reasons! {
     Used = "used",
     /// Keys are good for one connection, and which one asks cannot be told or noted.
     OneTimeUnavailable = "one-time-unavailable",
+    /// sshd would not run the link's program: owner or mode of it or of a directory above.
+    LinkPath = "link-path",
+    /// A token that the link is called with is not known in this login, or could be taken for an option.
+    LinkToken = "link-token",
+    /// The link ended with another status than 0, or could not be run.
+    LinkFailed = "link-failed",
+    /// The link did not end in its time.
+    LinkTimeout = "link-timeout",
+    /// The link's output, or a line of it, is larger than its limit.
+    LinkTooLarge = "link-too-large",
+    /// The link's output is not text.
+    LinkMalformed = "link-malformed",
     /// The helper could not start its own machinery (memory, file descriptors).
     Internal = "internal",
 }

@@ -4,12 +4,14 @@
 //! here or go no further.
 #![deny(clippy::disallowed_methods)]
 
+use std::borrow::Cow;
+use std::ffi::OsString;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
-use crate::access::connection::Origin;
+use crate::access::connection::{Connection, Origin};
 use crate::reason::{Reason, Refusal};
 
 /// A login name of the shape that the service accepts for `InstanceOSUser`.
@@ -121,6 +123,51 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// sshd's words for one login, as they came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Words {
+    /// The login name, sshd's `%u`.
+    pub user: OsString,
+    /// The offered key's fingerprint, `%f`, where sshd's line passes it; and so on.
+    pub fingerprint: Option<OsString>,
+    /// The user's home directory, `%h`.
+    pub home: Option<OsString>,
+    /// The offered key in base64, `%k`.
+    pub key: Option<OsString>,
+    /// The offered key's type, `%t`.
+    pub key_type: Option<OsString>,
+    /// Both ends of the connection, `%C`.
+    pub connection: Option<OsString>,
+}
+
+impl Words {
+    /// The typed request that they are.
+    ///
+    /// # Errors
+    /// As [`Request::new`].
+    pub fn request(&self) -> Result<Request, Refusal> {
+        let connection = self.connection.as_ref().and_then(|words| words.to_str());
+        let origin = connection
+            .and_then(Connection::parse)
+            .map_or(Origin::Unknown, Origin::Connection);
+        let request = Request::new(&self.user(), self.fingerprint().as_deref())?;
+        Ok(request.coming_from(origin))
+    }
+
+    /// The login name for the log, and for the service's names, which are ASCII: what is not UTF-8 becomes a name
+    /// that can have no key.
+    #[must_use]
+    pub fn user(&self) -> Cow<'_, str> {
+        self.user.to_string_lossy()
+    }
+
+    /// The fingerprint, likewise.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<Cow<'_, str>> {
+        self.fingerprint.as_ref().map(|text| text.to_string_lossy())
+    }
+}
+
 /// One question of sshd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -205,6 +252,21 @@ mod tests {
             assert_eq!(LoginName::new(&name).unwrap_err().reason, Reason::User, "{name}");
         }
         assert!(LoginName::new(&format!("{}.", "a".repeat(30))).is_ok());
+    }
+
+    #[test]
+    fn a_connection_that_is_none_is_an_unknown_origin() {
+        let request = |connection: &str| {
+            let words = Words {
+                user: "a".into(),
+                connection: Some(connection.into()),
+                ..Words::default()
+            };
+            words.request().unwrap()
+        };
+        let known = request("10.0.0.1 22 192.0.2.9 40000");
+        assert!(matches!(known.origin, Origin::Connection(_)));
+        assert_eq!(request("%C").origin, Origin::Unknown);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::link::keeper;
 use crate::sshd::system::judge;
 use output::Page;
 
@@ -58,6 +59,9 @@ enum Subcommand {
 /// Reads the command line, does what it says, and prints the page.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(ended) = keeper::asked(std::env::args_os().skip(1)) {
+        return ended;
+    }
     match Cli::try_parse() {
         Ok(cli) => output::show(&dispatch(cli.command)),
         Err(error) => output::show_usage(&error),

@@ -5,6 +5,7 @@
 
 use super::{ARGUMENTS, COMMANDS};
 use crate::config::Config;
+use crate::link::Link;
 
 /// A release of OpenSSH, as `(major, minor)`.
 pub type Release = (u32, u32);
@@ -65,6 +66,9 @@ impl Options {
         let mut options = Self::default();
         if config.access.ask_source() {
             options.insert(Token::Connection);
+        }
+        for token in config.chain.iter().flat_map(Link::sshd_tokens) {
+            options.insert(token);
         }
         options
     }

@@ -1,6 +1,7 @@
 //! `ec2-instance-connect explain`: the helper's whole decision for one login, stage by stage.
 //!
-//! The decision is the helper's own, [`authorize::examine`] on the same configuration; this module only tells it.
+//! The decision is the helper's own, [`authorize::examine`] on the same configuration, and links are run as in a login;
+//! this module only tells it.
 //! Root asks as the user that sshd runs the helper as, since a firewall or a file may treat the two differently.
 
 mod run_as;
@@ -9,6 +10,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use nix::unistd::User;
 use serde::Serialize;
 
 use super::EXIT_REFUSED;
@@ -22,8 +24,9 @@ use crate::authorize::{self, Examination, Facts, Purpose};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::guards::Guards;
 use crate::instance::Host;
+use crate::link::run::{Links, Outcome};
 use crate::reason::{Reason, Refusal};
-use crate::request::Request;
+use crate::request::{Request, Words};
 
 /// Name and version of the JSON form. A field may be added under the same number; anything else takes a new one.
 const SCHEMA: &str = "ec2-instance-connect/explain/1";
@@ -71,6 +74,8 @@ enum Stage {
     Records,
     Access,
     OneTime,
+    /// Of a link's reasons; what each link did stands in lines of its own, since links run whatever is refused.
+    Links,
 }
 
 impl Stage {
@@ -101,6 +106,7 @@ impl Stage {
             Self::Records => "records",
             Self::Access => "access",
             Self::OneTime => "one-time",
+            Self::Links => "link",
         }
     }
 
@@ -139,6 +145,12 @@ impl Stage {
             | Reason::RecordSignature => Self::Records,
             Reason::Policy => Self::Access,
             Reason::Used | Reason::OneTimeUnavailable => Self::OneTime,
+            Reason::LinkPath
+            | Reason::LinkToken
+            | Reason::LinkFailed
+            | Reason::LinkTimeout
+            | Reason::LinkTooLarge
+            | Reason::LinkMalformed => Self::Links,
             Reason::InstanceId
             | Reason::ImdsUnreachable
             | Reason::ImdsTimeout
@@ -169,6 +181,8 @@ struct Report {
     schema: &'static str,
     /// How many keys would be given.
     keys: usize,
+    /// How many lines of links would be passed on.
+    link_lines: usize,
     user: String,
     fingerprint: Option<String>,
     /// As whom the metadata was asked.
@@ -203,16 +217,29 @@ impl Explain {
         let origin = self.from.map_or(Origin::Unknown, Origin::Address);
         let request =
             Request::new(&self.user, self.fingerprint.as_deref()).map(|request| request.coming_from(origin));
+        // As for a login: links run whatever is refused, but a configuration that cannot be used.
+        let words = self.words();
+        let mut links = config
+            .as_ref()
+            .map_or_else(|_| Links::none(), |config| Links::start(config, &words));
         let Examination { verdicts, facts } = match (&request, &config) {
-            (Ok(request), Ok(config)) => authorize::examine(Some(request), Purpose::Look, config),
+            (Ok(request), Ok(config)) => authorize::examine(Some(request), Purpose::Look, config, &mut links),
             // The helper's order: what sshd asks, then what the administrator wrote.
             (Err(refusal), _) | (_, Err(refusal)) => Examination {
                 verdicts: Err(refusal.clone()),
                 facts: Facts::default(),
             },
         };
-        let report = self.report(&config, &verdicts, &facts);
-        let exit = if report.keys == 0 { EXIT_REFUSED } else { 0 };
+        let mut report = self.report(&config, &verdicts, &facts);
+        links.start_waiting();
+        for outcome in links.collect(report.keys > 0) {
+            report.add(&outcome);
+        }
+        let exit = if report.keys == 0 && report.link_lines == 0 {
+            EXIT_REFUSED
+        } else {
+            0
+        };
         let page = if self.json {
             super::json_page(&report, exit)
         } else {
@@ -223,6 +250,17 @@ impl Explain {
             }
         };
         Page { err: remark, ..page }
+    }
+
+    /// What sshd would say of this login, as far as it can be known without the offered key.
+    fn words(&self) -> Words {
+        let account = User::from_name(&self.user).ok().flatten();
+        Words {
+            user: self.user.clone().into(),
+            fingerprint: self.fingerprint.clone().map(Into::into),
+            home: account.map(|account| account.dir.into()),
+            ..Words::default()
+        }
     }
 
     /// The same call, for whoever asks in our place.
@@ -261,6 +299,7 @@ impl Explain {
             keys: verdicts.as_ref().map_or(0, |verdicts| {
                 verdicts.iter().filter(|verdict| verdict.is_ok()).count()
             }),
+            link_lines: 0,
             user: shown(&self.user),
             fingerprint: self.fingerprint.as_deref().map(shown),
             run_as: run_as::me(),
@@ -387,12 +426,37 @@ impl Explain {
                 }
             }
             Stage::OneTime => "each key is good for one connection; nothing was claimed".to_owned(),
+            Stage::Links => String::new(),
         }
     }
 }
 
 fn refuses_all(rulings: &[Ruling]) -> bool {
     !rulings.is_empty() && rulings.iter().all(|ruling| !ruling.is_given())
+}
+
+impl Report {
+    /// What came of one link.
+    fn add(&mut self, link: &Outcome) {
+        let (outcome, detail) = match &link.lines {
+            Ok(lines) => {
+                self.link_lines = self.link_lines.saturating_add(lines.count());
+                (
+                    "ok",
+                    format!("{} lines in {} ms", lines.count(), link.elapsed.as_millis()),
+                )
+            }
+            Err(refusal) => (
+                "refused",
+                format!("{}: {}", refusal.reason, shown(&refusal.detail)),
+            ),
+        };
+        self.stages.push(StageView {
+            stage: Stage::Links.name(),
+            outcome,
+            detail: format!("{}: {detail}", link.name),
+        });
+    }
 }
 
 /// How many seconds our clock was ahead of the metadata's, where that said.
@@ -418,7 +482,8 @@ pub(super) fn http_date(text: &str) -> Option<i64> {
 fn text(report: &Report, colour: bool) -> String {
     let mut out = String::new();
     view::line(&mut out, "asked as", &report.run_as);
-    for stage in &report.stages {
+    let is_link = |stage: &&StageView| stage.stage == Stage::Links.name();
+    for stage in report.stages.iter().filter(|stage| !is_link(stage)) {
         match (stage.stage, &report.signer) {
             ("signer", Some(signer)) if stage.outcome == "ok" => {
                 view::served_lines(&mut out, &report.certificates, &report.staples);
@@ -441,12 +506,24 @@ fn text(report: &Report, colour: bool) -> String {
         }
     }
     view::record_lines(&mut out, &report.records, colour);
+    for link in report.stages.iter().filter(is_link) {
+        let mark = match link.outcome {
+            "refused" => format!("{} ", paint::word("REFUSED", Shade::Bad, colour)),
+            _ => String::new(),
+        };
+        view::line(&mut out, link.stage, &format!("{mark}{}", link.detail));
+    }
     let verdict = match report.keys {
         0 => "no key would be given".to_owned(),
         1 => "1 key would be given".to_owned(),
         more => format!("{more} keys would be given"),
     };
-    view::verdict_line(&mut out, &verdict, report.keys > 0, colour);
+    let verdict = match report.link_lines {
+        0 => verdict,
+        lines => format!("{verdict}, and {lines} lines of links"),
+    };
+    let given = report.keys > 0 || report.link_lines > 0;
+    view::verdict_line(&mut out, &verdict, given, colour);
     out
 }
 

@@ -13,12 +13,11 @@ use nix::unistd::{Uid, User};
 use crate::admin::EXIT_REFUSED;
 use crate::admin::output::Page;
 use crate::escape;
+use crate::link::keeper::THIS_PROGRAM;
+use crate::sshd::system::run::PATH;
 
 /// The user that sshd runs the helper as.
 const HELPER_USER: &str = "ec2-instance-connect";
-
-/// This program, whatever it is called and wherever it is.
-const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Who asked.
 pub(super) enum Asked {
@@ -41,6 +40,7 @@ pub(super) fn ask_as_helper_user(arguments: &[OsString]) -> Asked {
     let status = Command::new(THIS_PROGRAM)
         .args(arguments)
         .env_clear()
+        .envs(environment(&user))
         .envs(
             terminal
                 .into_iter()
@@ -66,6 +66,16 @@ pub(super) fn ask_as_helper_user(arguments: &[OsString]) -> Asked {
             escape::text(&error.to_string())
         )),
     }
+}
+
+/// What sshd gives its command of an environment (auth.c, `subprocess`): a link sees it.
+fn environment(user: &User) -> [(&'static str, OsString); 4] {
+    [
+        ("PATH", PATH.into()),
+        ("USER", user.name.clone().into()),
+        ("LOGNAME", user.name.clone().into()),
+        ("HOME", user.dir.clone().into()),
+    ]
 }
 
 /// Who we are, for people.

@@ -21,6 +21,7 @@ use super::verify::view::{self, RefusalView, SignerView, shown};
 use crate::authorize::{self, Examination, Facts, Purpose};
 use crate::config::Config;
 use crate::keys::Question;
+use crate::link::run::Links;
 use crate::reason::Refusal;
 use metrics::Metrics;
 
@@ -80,7 +81,7 @@ impl Selftest {
     pub fn run(&self) -> Page {
         let config = Config::load(self.config.as_deref());
         let Examination { verdicts, facts } = match &config {
-            Ok(config) => authorize::examine(None, Purpose::Look, config),
+            Ok(config) => authorize::examine(None, Purpose::Look, config, &mut Links::none()),
             Err(refusal) => Examination {
                 verdicts: Err(refusal.clone()),
                 facts: Facts::default(),

@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use crate::file;
 use crate::sshd::glob;
 
 /// Symlinks followed for one path: the kernel's own limit (path_resolution(7)).
@@ -176,9 +176,7 @@ impl Root {
         found
     }
 
-    /// Why sshd would not run the program behind this path, if so (misc.c, `safe_path` with `secure_permissions`).
-    ///
-    /// Stricter than Debian's patch in one point: a group-writable directory is never safe, whoever is in the group.
+    /// Why sshd would not run the program behind this path, if so: [`file::unsafe_part`].
     ///
     /// # Errors
     /// The real path as far as it resolves, and what is wrong.
@@ -186,29 +184,16 @@ impl Root {
         let real = self
             .resolve(path)
             .map_err(|error| (path.to_path_buf(), format!("{}: {error}", path.display())))?;
-        let bad = |at: &Path, what: &str| Err((real.clone(), format!("{} {what}", at.display())));
-        for (depth, at) in real.ancestors().enumerate() {
-            let Ok(meta) = fs::symlink_metadata(self.outside(at)) else {
-                return bad(at, "can't be looked at");
-            };
-            if depth == 0 && !meta.is_file() {
-                return bad(at, "is not a regular file");
-            }
-            if depth == 0 && meta.mode() & 0o111 == 0 {
-                return bad(at, "is not executable");
-            }
-            // The image's own top directory belongs to whoever unpacked it.
-            if at == Path::new("/") && !self.is_live() {
-                continue;
-            }
-            if meta.uid() != 0 {
-                return bad(at, "does not belong to root");
-            }
-            if meta.mode() & 0o022 != 0 {
-                return bad(at, "is writable by its group or by everyone");
+        let look = |at: &Path| fs::symlink_metadata(self.outside(at));
+        let objection = file::unsafe_part(&real, look);
+        // The image's own top directory belongs to whoever unpacked it.
+        match objection.filter(|(at, _)| *at != Path::new("/") || self.is_live()) {
+            None => Ok(real),
+            Some((at, what)) => {
+                let what = format!("{} {what}", at.display());
+                Err((real, what))
             }
         }
-        Ok(real)
     }
 }
 

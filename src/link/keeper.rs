@@ -1,0 +1,380 @@
+//! The keeper: the process between us and one link's command.
+//!
+//! It is this program again, called with [`WORD`]. It holds the command's output, its deadline and whatever the
+//! command starts, and gives its caller a verdict only when all of that has come to an end:
+//!
+//! * the command is a group of its own, so that no `kill 0` of a script reaches sshd or us (sshd demands that *we* stay
+//!   in its group: it ends the group when a login takes too long, see `grace_alarm_handler` in its sshd.c);
+//! * what leaves that group is caught all the same, since the keeper is the subreaper of what it started (prctl(2));
+//! * it is told of its caller's death, so that nothing outlives us, however we end;
+//! * its caller needs no more than a pipe to read, and no right to see or signal another process.
+//!
+//! A process that became another user's (a set-user-ID program) can't be ended; it is not waited for either.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpid, getppid};
+
+use super::lines::{MAX_OUTPUT, too_large};
+use crate::reason::{Reason, Refusal};
+
+/// The first word of a keeper's command line. sshd never puts a login name in that place with as many words after it.
+pub const WORD: &str = "--link";
+
+/// This program, whatever it is called and wherever it is.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// What sshd gives its command of an environment (auth.c, `subprocess`); the command gets no more of it.
+pub const ENVIRONMENT: [&str; 5] = ["PATH", "LANG", "USER", "LOGNAME", "HOME"];
+
+/// How a verdict begins that has lines; the number of bytes follows.
+const GAVE: &str = "gave ";
+
+/// A verdict's first line is no longer: a code, and a sentence of ours.
+pub const MAX_HEADER: usize = 1024;
+
+/// How long what a command left running is hunted. Each round ends a generation, and a round takes microseconds.
+const HUNT_TIME: Duration = Duration::from_millis(200);
+
+/// Between two looks at what does not end at once.
+const HUNT_PAUSE: Duration = Duration::from_millis(2);
+
+/// How much is read at once: a pipe's capacity (pipe(7)).
+const CHUNK: usize = 64 * 1024;
+
+/// What a keeper is to run.
+#[derive(Debug, Clone)]
+pub struct Order<'a> {
+    /// The program, symlinks resolved.
+    pub program: &'a std::path::Path,
+    /// What it is told it is called.
+    pub name: &'a std::path::Path,
+    /// Its arguments.
+    pub arguments: &'a [OsString],
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+impl Order<'_> {
+    /// The keeper's command line, to be started by `caller`.
+    pub fn command(&self, caller: Pid) -> Command {
+        let mut command = Command::new(THIS_PROGRAM);
+        command
+            .arg(WORD)
+            .arg(self.timeout.as_millis().to_string())
+            .arg(caller.to_string())
+            .arg(self.program)
+            .arg(self.name)
+            .args(self.arguments)
+            .env_clear()
+            .envs(
+                ENVIRONMENT
+                    .iter()
+                    .filter_map(|name| Some((name, std::env::var_os(name)?))),
+            )
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        command
+    }
+}
+
+/// Runs a keeper, if that is what the arguments (without the program's name) ask for.
+pub fn asked(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    if arguments.next()? != WORD {
+        return None;
+    }
+    let mut number = || arguments.next()?.to_str()?.parse::<u32>().ok();
+    let (timeout, caller) = (number()?, number()?);
+    let (program, name) = (arguments.next()?, arguments.next()?);
+    let arguments: Vec<OsString> = arguments.collect();
+    let order = Order {
+        program: program.as_ref(),
+        name: name.as_ref(),
+        arguments: &arguments,
+        timeout: Duration::from_millis(timeout.into()),
+    };
+    let caller = Pid::from_raw(i32::try_from(caller).ok()?);
+    Some(keep(&order, caller).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
+}
+
+/// Reads a verdict, whole: the output of a command that ended well, or why there is none.
+///
+/// # Errors
+/// One of the `link-…` reasons.
+pub fn verdict(text: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let lost = || Refusal::new(Reason::LinkFailed, "its keeper was ended");
+    let end = text.iter().position(|byte| *byte == b'\n').ok_or_else(lost)?;
+    let (header, rest) = text.split_at_checked(end).ok_or_else(lost)?;
+    let header = std::str::from_utf8(header).map_err(|_| lost())?;
+    let output = rest.get(1..).unwrap_or_default();
+    if let Some(length) = header.strip_prefix(GAVE) {
+        // Less than all of it is nothing: a cut line could mean something else.
+        let whole = length.parse() == Ok(output.len());
+        return whole.then(|| output.to_vec()).ok_or_else(lost);
+    }
+    let (code, detail) = header.split_once(' ').ok_or_else(lost)?;
+    let reasons = [Reason::LinkFailed, Reason::LinkTimeout, Reason::LinkTooLarge];
+    let reason = reasons.into_iter().find(|reason| reason.code() == code);
+    Err(Refusal::new(reason.ok_or_else(lost)?, detail.to_owned()))
+}
+
+fn keep(order: &Order<'_>, caller: Pid) -> io::Result<()> {
+    let deadline = Instant::now()
+        .checked_add(order.timeout)
+        .unwrap_or_else(Instant::now);
+    close_inherited()?;
+    prctl::set_pdeathsig(Signal::SIGTERM)?;
+    if getppid() != caller {
+        // It died before it could be watched.
+        return Ok(());
+    }
+    prctl::set_child_subreaper(true)?;
+    // SIGTERM is the caller's end, or sshd's word that the login takes too long.
+    let watched: SigSet = [
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGCHLD,
+    ]
+    .into_iter()
+    .collect();
+    watched.thread_block()?;
+    let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+
+    let verdict = match start(order) {
+        Ok(mut child) => {
+            let outcome = watch(&mut child, &signals, deadline, order.timeout);
+            end_all(&child);
+            outcome
+        }
+        Err(error) => Err(Refusal::new(
+            Reason::LinkFailed,
+            format!("it can't be started: {error}"),
+        )),
+    };
+    let text = match verdict {
+        Ok(output) => [format!("{GAVE}{}\n", output.len()).into_bytes(), output].concat(),
+        Err(refusal) => format!("{} {}\n", refusal.reason, refusal.detail).into_bytes(),
+    };
+    let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    stdout.write_all(&text)
+}
+
+/// Closes what a careless caller of our caller left open: a command gets three descriptors and no other.
+fn close_inherited() -> io::Result<()> {
+    let names: Vec<OsString> = fs::read_dir("/proc/self/fd")?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<io::Result<_>>()?;
+    let numbers = names.iter().filter_map(|name| name.to_str()?.parse::<i32>().ok());
+    for number in numbers.filter(|number| *number > 2) {
+        // The directory's own is among them, and closed by now.
+        let _ = nix::unistd::close(number);
+    }
+    Ok(())
+}
+
+fn start(order: &Order<'_>) -> io::Result<Child> {
+    // The environment and the working directory are the keeper's own, which its caller chose.
+    Command::new(order.program)
+        .arg0(order.name)
+        .args(order.arguments)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+/// Waits until the command has ended, and takes its output.
+fn watch(
+    child: &mut Child,
+    signals: &SignalFd,
+    deadline: Instant,
+    timeout: Duration,
+) -> Result<Vec<u8>, Refusal> {
+    let failed = |error: io::Error| Refusal::new(Reason::LinkFailed, format!("it can't be watched: {error}"));
+    let mut output = Vec::new();
+    let mut pipe = child.stdout.take();
+    if let Some(pipe) = &pipe {
+        fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|error| failed(error.into()))?;
+    }
+    loop {
+        // Asked first: what it wrote before its end is in the pipe by now, whoever else holds the other side.
+        let status = child.try_wait().map_err(failed)?;
+        let more = match &mut pipe {
+            Some(pipe) => drain(pipe, &mut output)?,
+            None => false,
+        };
+        if let Some(status) = status {
+            return ended(status).map(|()| output);
+        }
+        if !more {
+            pipe = None;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let detail = format!("no end within {} ms", timeout.as_millis());
+            return Err(Refusal::new(Reason::LinkTimeout, detail));
+        }
+        let mut wanted = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        wanted.extend(
+            pipe.as_ref()
+                .map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)),
+        );
+        // Rounded up, so that the last look is not one too early.
+        let left = left.saturating_add(Duration::from_millis(1));
+        match poll(
+            &mut wanted,
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+        ) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+        while let Ok(Some(signal)) = signals.read_signal() {
+            let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
+            if Signal::try_from(number) != Ok(Signal::SIGCHLD) {
+                return Err(Refusal::new(Reason::LinkFailed, "its caller has gone"));
+            }
+        }
+    }
+}
+
+/// Reads what is there; tells whether there can be more.
+fn drain(pipe: &mut ChildStdout, output: &mut Vec<u8>) -> Result<bool, Refusal> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match pipe.read(&mut chunk) {
+            Ok(0) => return Ok(false),
+            Ok(length) => output.extend_from_slice(chunk.get(..length).unwrap_or_default()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => {
+                let detail = format!("its output can't be read: {error}");
+                return Err(Refusal::new(Reason::LinkFailed, detail));
+            }
+        }
+        if output.len() > MAX_OUTPUT {
+            return Err(too_large());
+        }
+    }
+}
+
+/// As sshd has it: any other end than exit 0 throws the output away.
+fn ended(status: ExitStatus) -> Result<(), Refusal> {
+    let detail = match (status.code(), status.signal()) {
+        (Some(0), _) => return Ok(()),
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => "it did not end".to_owned(),
+    };
+    Err(Refusal::new(Reason::LinkFailed, detail))
+}
+
+/// Ends the command and all that it started, as far as they are ours to end. Its orphans become our children, so
+/// there is always somebody to find until there is nobody.
+fn end_all(child: &Child) {
+    if let Ok(group) = i32::try_from(child.id()) {
+        // Often there is none left.
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < HUNT_TIME {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => {
+                for pid in children() {
+                    let _ = kill(pid, Signal::SIGKILL);
+                }
+                std::thread::sleep(HUNT_PAUSE);
+            }
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            // ECHILD: nobody is left.
+            Err(_) => return,
+        }
+    }
+}
+
+/// Our children, by their own word on who is their parent (proc_pid_stat(5)).
+fn children() -> Vec<Pid> {
+    let me = getpid().to_string();
+    let is_mine = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name may hold anything, parentheses too; state and parent follow its last one.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        fields.split_ascii_whitespace().nth(1) == Some(me.as_str())
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(is_mine)
+        .map(Pid::from_raw)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_whole_or_nothing() {
+        assert_eq!(verdict(b"gave 3\na\nb").unwrap(), b"a\nb");
+        assert_eq!(verdict(b"gave 0\n").unwrap(), b"");
+        for cut in [
+            &b""[..],
+            b"gave 3",
+            b"gave 3\na",
+            b"gave 3\na\nbc",
+            b"gave x\nabc",
+            b"nothing\n",
+            b"no-key x\n",
+            b"\xff\n",
+        ] {
+            assert_eq!(verdict(cut).unwrap_err().reason, Reason::LinkFailed, "{cut:?}");
+        }
+        let refusal = verdict(b"link-timeout no end within 50 ms\n").unwrap_err();
+        assert_eq!(
+            (refusal.reason, &*refusal.detail),
+            (Reason::LinkTimeout, "no end within 50 ms")
+        );
+    }
+
+    #[test]
+    fn only_exit_status_0_is_an_end_that_counts() {
+        assert!(ended(ExitStatus::from_raw(0)).is_ok());
+        for (raw, word) in [(3 << 8, "exit status 3"), (9, "signal 9"), (11, "signal 11")] {
+            assert!(
+                ended(ExitStatus::from_raw(raw))
+                    .unwrap_err()
+                    .detail
+                    .contains(word)
+            );
+        }
+    }
+
+    #[test]
+    fn other_command_lines_start_no_keeper() {
+        for words in [
+            &["ec2-user"][..],
+            &[],
+            &["--link"],
+            &["--link", "SHA256:x"],
+            &["--link", "1", "x", "/a", "a"],
+        ] {
+            assert!(asked(words.iter().map(OsString::from)).is_none(), "{words:?}");
+        }
+    }
+}
