@@ -56,6 +56,15 @@ impl Ruling {
         matches!(self, Self::NoRules | Self::Allowed(_))
     }
 
+    /// The number of the rule that decides.
+    #[must_use]
+    pub const fn rule(self) -> Option<usize> {
+        match self {
+            Self::Allowed(rule) | Self::Denied(rule) => Some(rule),
+            Self::NoRules | Self::NoneAllows => None,
+        }
+    }
+
     /// The refusal of a key that `caller` pushed, where it is refused.
     ///
     /// # Errors

@@ -31,6 +31,12 @@ impl<'a> Policy<'a> {
         }
     }
 
+    /// Where the login comes from, where a rule asks and it is known.
+    #[must_use]
+    pub fn source(&self) -> Option<IpAddr> {
+        self.source
+    }
+
     /// What the rules say of a key that `caller` pushed.
     pub fn ruling(&self, caller: Option<&str>) -> Ruling {
         let login = Login {

@@ -173,6 +173,8 @@ pub fn remarks(config: &Config) -> Vec<Problem> {
             "[imds] request_timeout_ms is longer than total_timeout_ms, which ends each request before it",
         ));
     }
+    let policy = crate::access::remarks::remarks(config);
+    problems.extend(policy.iter().map(|message| Problem::warning(message)));
     problems
 }
 

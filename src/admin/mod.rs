@@ -4,6 +4,7 @@
 //! but [`output`] prints. A new subcommand is a module, a variant of [`Subcommand`] and an arm in [`dispatch`]; man
 //! page and completions follow by themselves.
 
+pub mod access;
 pub mod capture;
 pub mod config;
 pub mod doctor;
@@ -42,6 +43,7 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
+    Access(access::AccessCommand),
     Config(config::ConfigCommand),
     Doctor(doctor::Doctor),
     Setup(setup::Setup),
@@ -70,6 +72,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Subcommand) -> Page {
     match command {
+        Subcommand::Access(access) => access.run(),
         Subcommand::Config(config) => config.run(),
         Subcommand::Doctor(doctor) => doctor.run(),
         Subcommand::Setup(setup) => setup.run(),

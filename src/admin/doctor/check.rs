@@ -35,6 +35,8 @@ checks! {
     Version = "version",
     /// Whether the helper's configuration can be used.
     Config = "config",
+    /// What is odd about the access rules.
+    Access = "access",
     /// Whether the user exists as whom sshd runs the command.
     RunAsUser = "run-as-user",
     /// Whether sshd would run the command, by owner and mode.
@@ -75,6 +77,8 @@ checks! {
     UserName = "user-name",
     /// Whether the user exists here.
     Account = "account",
+    /// Whether a guard of the helper's keeps the user out.
+    Guards = "guards",
     /// Whether sshd or PAM takes the account for locked or expired.
     AccountLocked = "account-locked",
     /// Whether the account's shell can be started.
@@ -83,6 +87,8 @@ checks! {
     Nologin = "nologin",
     /// Whether keys are taken at all.
     PubkeyAuthentication = "pubkey-authentication",
+    /// Whether sshd lets the session be told who pushed its key.
+    UserEnvironment = "user-environment",
     /// Whether sshd's lists let the user in.
     AllowedUsers = "allowed-users",
     /// Whether root may come in.

@@ -14,6 +14,7 @@ pub mod account;
 pub mod check;
 pub mod daemon;
 pub mod host;
+pub mod policy;
 pub mod probe;
 pub mod render;
 pub mod sshd;
@@ -23,6 +24,7 @@ use std::path::Path;
 
 use nix::unistd::{Uid, User};
 
+use crate::config::Config;
 use crate::reason::Reason;
 use crate::sshd::plan::CommandState;
 use crate::sshd::system::facts;
@@ -109,6 +111,7 @@ fn examine(root: &Root, user: &str) -> Sheet {
     let run_as = run_as(sshd.as_ref(), opinion.as_ref(), &mut sheet);
     instance(run_as.as_ref(), &mut sheet);
     login(user, sshd.as_ref(), opinion.as_ref(), &mut sheet);
+    own_rules(user, sshd.as_ref(), opinion.as_ref(), &mut sheet);
     let _ = sheet.note(Id::Selinux, host::selinux(root));
     let _ = sheet.note(Id::Apparmor, host::apparmor());
     sheet.sort();
@@ -465,6 +468,22 @@ fn refused<T>(step: Option<&Step<T>>) -> Finding {
             format!("see {} in docs/REASONS.md", refused.reason),
         ),
         _ => Finding::skip("it was not asked"),
+    }
+}
+
+/// The administrator's own rules on who may.
+fn own_rules(user: &str, sshd: Option<&Sshd>, opinion: Option<&Opinion>, sheet: &mut Sheet) {
+    let Ok(config) = Config::load(None) else {
+        return sheet.skip(&[Id::Access, Id::Guards, Id::UserEnvironment], Id::Config);
+    };
+    let _ = sheet.note(Id::Access, policy::access(&config));
+    let _ = sheet.note(Id::Guards, policy::guards(&config, user));
+    match opinion.zip(sshd) {
+        Some((opinion, sshd)) => {
+            let finding = policy::environment(&config, opinion, sshd);
+            let _ = sheet.note(Id::UserEnvironment, finding);
+        }
+        None => sheet.skip(&[Id::UserEnvironment], Id::Sshd),
     }
 }
 
