@@ -36,9 +36,9 @@ impl Sshd {
             .unwrap()
             .port();
         let config = format!(
-            "ListenAddress {address}\nPort {port}\nHostKey {}\nPidFile none\nUsePAM no\nStrictModes no\nLogLevel VERBOSE\n\
+            "ListenAddress {address}\nPort {port}\nHostKey {}\nPidFile none\nUsePAM no\nStrictModes no\n\
              PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nAuthorizedKeysFile none\n\
-             AuthorizedKeysCommand {command}\nAuthorizedKeysCommandUser {user}\n",
+             AuthorizedKeysCommand {command}\nAuthorizedKeysCommandUser {user}\nLogLevel VERBOSE\n",
             path("host").display()
         );
         fs::write(path("sshd_config"), config).unwrap();
@@ -115,6 +115,11 @@ impl Sshd {
 
     /// The same with options of the caller's own.
     pub fn ssh_with(&self, user: &str, key: &str, options: &[&str]) -> Output {
+        self.session(user, key, options, "echo logged in as $USER")
+    }
+
+    /// The same to run a script of the caller's own.
+    pub fn session(&self, user: &str, key: &str, options: &[&str], script: &str) -> Output {
         Command::new("ssh")
             .args([
                 "-F",
@@ -136,7 +141,7 @@ impl Sshd {
             .args(["-p", &self.port.to_string(), "-i"])
             .arg(self.file(key))
             .arg(format!("{user}@{}", self.address))
-            .arg("echo logged in as $USER")
+            .arg(script)
             .stdin(Stdio::null())
             .output()
             .expect("ssh starts")
