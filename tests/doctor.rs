@@ -169,8 +169,13 @@ impl Patient {
             .filter(|(_, word)| *word != "pass")
             .map(|(id, _)| id)
             .collect();
-        // The anchors are a file's, as on no real instance; no systemd runs; alice is not root.
-        assert_eq!(odd, ["anchors", "daemon", "root-login"], "{:#?}", seen.checks);
+        // The anchors are a file's, as on no real instance; no systemd runs; alice is not root, and is given no environment.
+        assert_eq!(
+            odd,
+            ["anchors", "daemon", "root-login", "user-environment"],
+            "{:#?}",
+            seen.checks
+        );
         patient
     }
 
@@ -301,6 +306,59 @@ fn broken_installation_is_named_and_mended() {
             "owned by uid",
             Mend::Remedy,
         );
+    });
+}
+
+#[test]
+fn what_one_time_keys_need_is_named_and_mended() {
+    in_namespaces("what_one_time_keys_need_is_named_and_mended", || {
+        let patient = Patient::new();
+        let (config, run) = (
+            "/etc/ec2-instance-connect/config.toml",
+            "/run/ec2-instance-connect",
+        );
+        sh(&format!("printf '[keys]\\none_time = true\\n' >>{config}"));
+        let remarks = || sh(&format!("ec2-instance-connect config check {config}"));
+        assert!(remarks().contains(run), "{}", remarks());
+        let seen = patient.sick("one-time", "fail", "No such file");
+        sh(&seen.remedy("one-time"));
+        patient.is_well();
+        assert!(!remarks().contains("one_time"), "{}", remarks());
+
+        patient.broken(
+            &format!("chmod 0750 {run}"),
+            "one-time",
+            "fail",
+            "open to others",
+            Mend::Remedy,
+        );
+        patient.broken(
+            &format!("chown daemon {run}; chmod 0755 {run}"),
+            "one-time",
+            "fail",
+            "belongs to",
+            Mend::Remedy,
+        );
+        patient.broken(
+            &format!("mount -t tmpfs -o ro,mode=0700,uid=$(id -u ec2-instance-connect) claims {run}"),
+            "one-time",
+            "fail",
+            "Read-only",
+            Mend::Line(&format!("umount {run}")),
+        );
+        // A mount of its own: the host's has one set of options for all namespaces.
+        sh("mount -t proc -o hidepid=2 proc /proc");
+        assert!(remarks().contains("hidepid=invisible"), "{}", remarks());
+        let seen = patient.sick("one-time", "fail", "/proc/1/stat");
+        sh(&seen.remedy("one-time"));
+        patient.is_well();
+
+        let dropin = format!("{DROPINS}/60-ec2-instance-connect.conf");
+        sh(&format!("cp {dropin} /mnt/dropin; sed -i 's/ %f$//' {dropin}"));
+        assert!(remarks().contains("%f"), "{}", remarks());
+        patient.sick("one-time", "fail", "does not hand on %f");
+        sh(&format!("cp /mnt/dropin {dropin}"));
+        patient.is_well();
     });
 }
 

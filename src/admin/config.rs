@@ -175,6 +175,10 @@ pub fn remarks(config: &Config) -> Vec<Problem> {
     }
     let policy = crate::access::remarks::remarks(config);
     problems.extend(policy.iter().map(|message| Problem::warning(message)));
+    if config.keys.one_time {
+        let problem = |remark: &String| Problem::warning(&format!("[keys] one_time: {remark}"));
+        problems.extend(super::one_time::remarks().iter().map(problem));
+    }
     problems
 }
 

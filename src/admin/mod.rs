@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod explain;
 pub mod generate;
 pub mod history;
+pub mod one_time;
 pub mod output;
 pub mod paint;
 pub mod selftest;

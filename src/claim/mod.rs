@@ -56,6 +56,7 @@ impl Desk {
         let mut claims = Claims::open()?;
         let claimant = match purpose {
             Purpose::Look => {
+                claims.takes_claims()?;
                 connection::proc_is_visible()?;
                 None
             }

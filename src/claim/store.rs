@@ -16,9 +16,10 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, open, readlinkat};
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::{Uid, UnlinkatFlags, symlinkat, unlinkat};
+use nix::sys::statvfs::fstatvfs;
+use nix::unistd::{AccessFlags, Uid, UnlinkatFlags, faccessat, symlinkat, unlinkat};
 
 use super::connection::Connection;
 use super::name::Entry;
@@ -110,6 +111,22 @@ impl Claims {
             }),
             Err(errno) => Err(failed("takes no claim", errno)),
         }
+    }
+
+    /// Whether a claim could be made, as far as can be seen without making one.
+    ///
+    /// # Errors
+    /// [`crate::reason::Reason::OneTimeUnavailable`]: a full or read-only file system.
+    pub fn takes_claims(&self) -> Result<(), Refusal> {
+        let flags = AtFlags::AT_EACCESS;
+        faccessat(&self.directory, ".", AccessFlags::W_OK, flags)
+            .map_err(|errno| failed("takes no claim", errno))?;
+        let room = fstatvfs(&self.directory).map_err(|errno| failed("cannot be looked at", errno))?;
+        // File systems without a fixed number of inodes give 0 for both.
+        if room.files() > 0 && room.files_available() == 0 {
+            return Err(failed("takes no claim", Errno::ENOSPC));
+        }
+        Ok(())
     }
 
     /// Removes the claims of records that had expired [`KEPT`] seconds before `now`, in Unix seconds. What is no claim

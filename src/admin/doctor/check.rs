@@ -73,6 +73,8 @@ checks! {
     Anchors = "anchors",
     /// Whether nobody has revoked it, and for how long that is known.
     Staples = "staples",
+    /// Whether one-time keys could be told and noted, where they are asked for.
+    OneTime = "one-time",
     /// Whether a key can be pushed for the user's name.
     UserName = "user-name",
     /// Whether the user exists here.

@@ -26,6 +26,7 @@ use nix::unistd::{Uid, User};
 
 use crate::config::Config;
 use crate::reason::Reason;
+use crate::sshd::dump;
 use crate::sshd::plan::CommandState;
 use crate::sshd::system::facts;
 use crate::sshd::system::judge::Opinion;
@@ -109,7 +110,7 @@ fn examine(root: &Root, user: &str) -> Sheet {
     let _ = sheet.note(Id::Privileges, privileges());
     let (sshd, opinion) = configuration(root, user, &mut sheet);
     let run_as = run_as(sshd.as_ref(), opinion.as_ref(), &mut sheet);
-    instance(run_as.as_ref(), &mut sheet);
+    instance(run_as.as_ref(), opinion.as_ref(), &mut sheet);
     login(user, sshd.as_ref(), opinion.as_ref(), &mut sheet);
     own_rules(user, sshd.as_ref(), opinion.as_ref(), &mut sheet);
     let _ = sheet.note(Id::Selinux, host::selinux(root));
@@ -219,7 +220,7 @@ fn run_as(sshd: Option<&Sshd>, opinion: Option<&Opinion>, sheet: &mut Sheet) -> 
 }
 
 /// What the probe saw.
-fn instance(run_as: Option<&User>, sheet: &mut Sheet) {
+fn instance(run_as: Option<&User>, opinion: Option<&Opinion>, sheet: &mut Sheet) {
     const OF_IMDS: [Id; 5] = [Id::Clock, Id::Place, Id::Signer, Id::Anchors, Id::Staples];
     const REACH: [Id; 3] = [Id::Imds, Id::ImdsIpv4, Id::ImdsIpv6];
     let root = Uid::effective().is_root();
@@ -227,7 +228,7 @@ fn instance(run_as: Option<&User>, sheet: &mut Sheet) {
         Some(user) if root => Some((user.uid, user.gid)),
         Some(_) | None if !root => None,
         _ => {
-            sheet.skip(&[Id::Config, Id::Ec2, Id::Log], Id::RunAsUser);
+            sheet.skip(&[Id::Config, Id::Ec2, Id::Log, Id::OneTime], Id::RunAsUser);
             sheet.skip(&REACH, Id::RunAsUser);
             sheet.skip(&OF_IMDS, Id::RunAsUser);
             return;
@@ -245,7 +246,7 @@ fn instance(run_as: Option<&User>, sheet: &mut Sheet) {
                 Id::Config,
                 Finding::fail(seen, "see that this user can run a program"),
             );
-            sheet.skip(&[Id::Ec2, Id::Log], Id::Config);
+            sheet.skip(&[Id::Ec2, Id::Log, Id::OneTime], Id::Config);
             sheet.skip(&REACH, Id::Config);
             sheet.skip(&OF_IMDS, Id::Config);
             return;
@@ -261,7 +262,7 @@ fn instance(run_as: Option<&User>, sheet: &mut Sheet) {
     let _ = sheet.note(Id::Log, log);
     if let Step::Refused(refused) = &report.config {
         let _ = sheet.note(Id::Config, Finding::fail(&refused.detail, config_remedy()));
-        sheet.skip(&[Id::Ec2], Id::Config);
+        sheet.skip(&[Id::Ec2, Id::OneTime], Id::Config);
         sheet.skip(&REACH, Id::Config);
         sheet.skip(&OF_IMDS, Id::Config);
         return;
@@ -273,6 +274,7 @@ fn instance(run_as: Option<&User>, sheet: &mut Sheet) {
         format!("there is no {}: the defaults hold", path.display())
     };
     let _ = sheet.note(Id::Config, Finding::pass(seen));
+    let _ = sheet.note(Id::OneTime, one_time(report.one_time.as_ref(), opinion));
     match &report.host {
         Some(Step::Held(seen)) => {
             let _ = sheet.note(Id::Ec2, Finding::pass(seen));
@@ -295,6 +297,41 @@ fn instance(run_as: Option<&User>, sheet: &mut Sheet) {
     } else {
         sheet.skip(&OF_IMDS, Id::Imds);
     }
+}
+
+/// Whether keys could be good for one connection.
+fn one_time(step: Option<&Step<()>>, opinion: Option<&Opinion>) -> Finding {
+    let command = opinion.and_then(|opinion| dump::value(&opinion.user.stdout, "authorizedkeyscommand"));
+    match step {
+        None => Finding::pass("a key is good for as long as its record: [keys] one_time is off"),
+        Some(Step::Refused(refused)) => Finding::fail(&refused.detail, one_time_remedy(&refused.detail)),
+        Some(Step::Held(())) => match command {
+            None => Finding::skip("see sshd"),
+            Some(command) if command.split_ascii_whitespace().any(|word| word == "%f") => {
+                Finding::pass("the helper can see sshd and note which connection uses a key")
+            }
+            Some(command) => Finding::fail(
+                format!(
+                    "AuthorizedKeysCommand {command} does not hand on %f, and without it every key is refused"
+                ),
+                "see command: the line should end in %u %f",
+            ),
+        },
+    }
+}
+
+/// What mends it, by what was in the way.
+fn one_time_remedy(detail: &str) -> String {
+    if detail.starts_with("/proc") {
+        return "let the helper's user see sshd in /proc: `mount -o remount,hidepid=0 /proc`, and take hidepid= out of \
+                /etc/fstab; or set [keys] one_time = false"
+            .to_owned();
+    }
+    format!(
+        "`install -d -m 0700 -o {RUN_AS} -g root {}`; with systemd the package's tmpfiles.d does it at each boot. It must \
+         be on a file system that can be written and has room",
+        crate::claim::DIRECTORY
+    )
 }
 
 /// How the configuration file can be used again. Who may write and read it is asked here: the probe's words are prose.

@@ -15,7 +15,8 @@ use pki_types::UnixTime;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::authorize::{self, Facts};
+use crate::authorize::{self, Facts, Purpose};
+use crate::claim::Desk;
 use crate::config::{Config, Endpoint, Imds};
 use crate::imds::Session;
 use crate::instance::Host;
@@ -83,6 +84,8 @@ pub struct Reach {
 pub struct Report {
     /// Whether the configuration holds.
     pub config: Step<()>,
+    /// Whether a one-time key's connection could be seen and noted; `None` where keys are not for one connection.
+    pub one_time: Option<Step<()>>,
     /// The host's own words: Nitro's id, or Xen.
     pub host: Option<Step<String>>,
     /// The metadata, as the configuration has it.
@@ -137,6 +140,7 @@ pub fn ask(who: Option<(Uid, Gid)>) -> io::Result<Report> {
 pub fn serve() -> Report {
     let mut report = Report {
         config: Step::Held(()),
+        one_time: None,
         host: None,
         imds: None,
         ipv4: None,
@@ -155,6 +159,10 @@ pub fn serve() -> Report {
             return report;
         }
     };
+    if config.keys.one_time {
+        let desk = authorize::now().and_then(|now| Desk::open(None, &Purpose::Look, now));
+        report.one_time = Some(desk.map(|_| ()).into());
+    }
     let host = Host::detect(&config.instance.sysfs, config.instance.id.as_ref());
     let words = host.as_ref().map(|host| match host {
         Host::Nitro(id) => format!("Nitro, {id} by the firmware"),

@@ -377,6 +377,20 @@ impl Sshd {
         )
     }
 
+    /// The lines that run the helper and do not hand on `%f`.
+    #[must_use]
+    pub fn without_fingerprint(&self) -> Vec<String> {
+        let settings = self.survey.in_force.iter().chain(&self.survey.reading.settings);
+        settings
+            .filter(|setting| setting.keyword == Keyword::Command)
+            .filter(|setting| {
+                let mut words = setting.value.split_ascii_whitespace();
+                words.next().is_some_and(|path| COMMANDS.contains(&path)) && words.all(|word| word != "%f")
+            })
+            .map(|setting| format!("{} at {}", setting.value, scoped(setting)))
+            .collect()
+    }
+
     /// Commands that ask the metadata for keys themselves.
     pub fn unverified(&self, root: &Root) -> Finding {
         let settings = self.survey.in_force.iter().chain(&self.survey.reading.settings);
