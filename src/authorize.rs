@@ -27,7 +27,7 @@ use crate::keys::{self, AuthorizedKey, Question};
 use crate::link::run::{Links, Outcome};
 use crate::place::Place;
 use crate::reason::{Reason, Refusal};
-use crate::request::{Request, Words};
+use crate::request::{Fingerprint, Request, Words};
 use crate::trust::anchors::{self, AnchorSet};
 use crate::trust::{self, Chain, TrustedSigner, VerifiedChain};
 
@@ -210,7 +210,11 @@ fn decide(
     }
     let host = Host::detect(&config.instance.sysfs, config.instance.id.as_ref())?;
     facts.host = Some(host.clone());
-    let evidence = converse(asked, config, &host, links, facts);
+    // Who looks wants the whole verdict, also on keys that sshd would not ask about.
+    let wanted = asked
+        .and_then(|request| request.fingerprint)
+        .filter(|_| matches!(purpose, Purpose::Login(_)));
+    let evidence = converse(asked, wanted, config, &host, links, facts);
     links.start_waiting();
     let evidence = evidence?;
     let now = now()?;
@@ -262,6 +266,7 @@ pub fn true_reason(refusal: Refusal, lost: Option<Refusal>) -> Refusal {
 /// The whole conversation with the metadata service, within its deadline.
 fn converse(
     asked: Option<&Request>,
+    wanted: Option<Fingerprint>,
     config: &Config,
     host: &Host,
     links: &mut Links<'_>,
@@ -276,7 +281,7 @@ fn converse(
         let deadline = Instant::now()
             .checked_add(config.imds.total_timeout)
             .unwrap_or_else(Instant::now);
-        let mut evidence = std::pin::pin!(gather(asked, config, host, deadline, facts));
+        let mut evidence = std::pin::pin!(gather(asked, wanted, config, host, deadline, facts));
         if let Some(latest) = links.latest_start() {
             // A metadata service that does not answer must not take the links' time.
             match tokio::time::timeout_at(latest.into(), &mut evidence).await {
@@ -292,9 +297,11 @@ fn converse(
     })
 }
 
-/// Asks for everything that the proof can need. Without a key document nothing more is asked.
+/// Asks for everything that the proof can need. Without a key document, or with one that has only other keys than
+/// `wanted`, nothing more is asked.
 async fn gather(
     asked: Option<&Request>,
+    wanted: Option<Fingerprint>,
     config: &Config,
     host: &Host,
     deadline: Instant,
@@ -310,6 +317,10 @@ async fn gather(
                 return Err(Refusal::new(Reason::NoKey, "no key is active for this user"));
             };
             facts.key_document = true;
+            if let Some(wanted) = wanted.filter(|wanted| keys::holds_only_others(&document, *wanted)) {
+                let detail = format!("no record's key is {wanted}, which sshd asks about");
+                return Err(Refusal::new(Reason::Fingerprint, detail));
+            }
             document
         }
         None => Vec::new(),

@@ -255,6 +255,17 @@ fn user_without_a_key_costs_two_requests() {
 }
 
 #[test]
+fn key_that_was_not_pushed_costs_two_requests() {
+    let simulator = simulator();
+    let other = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU";
+    with_config(&simulator.config_file(), &[USER, other]).refused("fingerprint");
+    assert_eq!(simulator.requests().len(), 2, "{:#?}", simulator.requests());
+    // What is wrong with a document is still found, whichever key is asked about.
+    simulator.put_document(USER, "nonsense");
+    with_config(&simulator.config_file(), &[USER, other]).refused("record-malformed");
+}
+
+#[test]
 fn user_with_a_key_costs_nine_requests_on_nitro_and_ten_on_xen() {
     let simulator = simulator();
     // Production's chain has four certificates, three with a staple; which of them the path needs is not known

@@ -107,6 +107,22 @@ pub fn judge(
     record::split(document).map(judge_one).collect()
 }
 
+/// Whether every key of `document` is plainly another than `wanted`, so that no proof could make it one to give: the
+/// ordinary case of an agent with several keys, and of whoever tries keys on a host. Base64 and a hash are all that is
+/// looked at; what is odd in any way is left to [`judge`], which says what is wrong with it.
+#[must_use]
+pub fn holds_only_others(document: &[u8], wanted: Fingerprint) -> bool {
+    let Ok(text) = std::str::from_utf8(document) else {
+        return false;
+    };
+    // A record's other lines begin with `#` or are base64, which has no space.
+    let mut keys = text
+        .split('\n')
+        .filter(|line| !line.starts_with('#') && line.contains(' '))
+        .peekable();
+    keys.peek().is_some() && keys.all(|line| public_key::is_plainly_another(line, wanted))
+}
+
 /// What a record says of itself, with nothing proven: to tell a person which record a verdict is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
@@ -176,4 +192,41 @@ fn judge_record(
         request_id: record.request_id.map(str::to_owned),
         options: LineOptions::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+    const OTHER: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+    const WANTED: [&str; 2] = [
+        "SHA256:UCUiLr7Pjs9wFFJMDByLgc3NrtdU344OgUM45wZPcIQ",
+        "MD5:ae:6f:ba:1b:70:2c:ae:c7:5c:ab:6e:4d:5e:d4:c7:23",
+    ];
+
+    #[test]
+    fn only_a_document_of_sound_lines_with_other_keys_holds_only_others() {
+        let only_others = |keys: &[&str]| {
+            let record = |key: &&str| format!("#Timestamp=1\n#Instance=i a\n{key}\nYWJj\n\n");
+            let document: String = keys.iter().map(record).collect();
+            let answers =
+                WANTED.map(|text| holds_only_others(document.as_bytes(), Fingerprint::new(text).unwrap()));
+            assert_eq!(answers[0], answers[1], "{document}");
+            answers[0]
+        };
+        assert!(only_others(&[OTHER]));
+        assert!(only_others(&[OTHER, &format!("{OTHER} a comment")]));
+        assert!(!only_others(&[KEY]));
+        assert!(!only_others(&[OTHER, KEY, OTHER]));
+        assert!(!only_others(&[&format!("{KEY} a comment")]));
+        // Whatever is odd is judged in full.
+        assert!(!only_others(&[]));
+        assert!(!only_others(&["nonsense"]));
+        assert!(!only_others(&[OTHER, "two words"]));
+        assert!(!only_others(&[&format!("restrict {OTHER}")]));
+        assert!(!only_others(&[&OTHER.replace("ssh-ed25519 ", "ssh-rsa ")]));
+        assert!(!only_others(&[&format!("{OTHER}\r")]));
+        assert!(!holds_only_others(b"\xff", Fingerprint::new(WANTED[0]).unwrap()));
+    }
 }

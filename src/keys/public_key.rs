@@ -3,6 +3,8 @@
 //! sshd gives every line that we print to its full `authorized_keys` parser, where options such as
 //! `environment=` or `cert-authority` are live. So nothing of the original text is ever printed.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
 use ssh_key::public::KeyData;
@@ -78,6 +80,25 @@ impl PublicKey {
             Fingerprint::Md5(digest) => digest == self.md5,
         }
     }
+}
+
+/// Whether `line` is plainly the line of another key than `wanted`: of a type and a blob that begins with it (RFC 4253
+/// §6.6), and of another fingerprint. Whether it is a key at all is for [`PublicKey::parse`] to say.
+pub(super) fn is_plainly_another(line: &str, wanted: Fingerprint) -> bool {
+    let mut words = line.split(' ');
+    let (kind, base64) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let Ok(blob) = STANDARD.decode(base64) else {
+        return false;
+    };
+    let begins = |blob: &[u8]| {
+        blob.get(4..)
+            .is_some_and(|blob| blob.starts_with(kind.as_bytes()))
+    };
+    let differs = match wanted {
+        Fingerprint::Sha256(digest) => digest != <[u8; 32]>::from(Sha256::digest(&blob)),
+        Fingerprint::Md5(digest) => digest != <[u8; 16]>::from(Md5::digest(&blob)),
+    };
+    TYPES.contains(&kind) && begins(&blob) && differs
 }
 
 #[cfg(test)]
