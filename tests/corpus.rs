@@ -190,6 +190,24 @@ fn corpus_of_manifests_passes() {
     replay("manifest", capture::manifest);
 }
 
+#[test]
+fn corpus_of_access_rules_passes_and_lets_in_whom_it_is_said_to() {
+    let outcomes = replay("access", targets::access::access);
+    for name in ["allowed", "user-of-the-account", "no-rules", "unnamed-caller"] {
+        assert_eq!(outcome(&outcomes, name), 1, "{name}");
+    }
+    for name in [
+        "other-network",
+        "unknown-source",
+        "session-named-like-a-role",
+        "user-with-path",
+        "denied",
+        "quoted",
+    ] {
+        assert_eq!(outcome(&outcomes, name), 0, "{name}");
+    }
+}
+
 /// A target that cargo test does not replay keeps nothing found.
 #[test]
 fn every_target_of_the_manifest_is_replayed_here() {

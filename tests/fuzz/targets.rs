@@ -18,6 +18,8 @@ use ec2_instance_connect::trust::anchors::AnchorSet;
 use ec2_instance_connect::trust::{Chain, Staple};
 use pki_types::UnixTime;
 
+#[path = "access.rs"]
+pub mod access;
 #[path = "capture.rs"]
 pub mod capture;
 #[path = "decision.rs"]

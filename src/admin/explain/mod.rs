@@ -18,7 +18,6 @@ use super::history::moment::Moment;
 use super::output::Page;
 use super::paint::{self, Shade};
 use super::verify::view::{self, CertificateView, RecordView, RefusalView, SignerView, StapleView, shown};
-use crate::access::Ruling;
 use crate::access::connection::Origin;
 use crate::authorize::{self, Examination, Facts, Purpose};
 use crate::config::{Config, DEFAULT_PATH};
@@ -304,7 +303,7 @@ impl Explain {
             fingerprint: self.fingerprint.as_deref().map(shown),
             run_as: run_as::me(),
             refusal: verdicts.as_ref().err().map(RefusalView::of),
-            stages: self.stages(config, verdicts.as_ref().err(), facts, clock_ahead),
+            stages: self.stages(config, verdicts.as_ref(), facts, clock_ahead),
             signer: view::signer(facts),
             anchors: facts.anchors.as_deref().map(shown),
             certificates: facts
@@ -324,27 +323,20 @@ impl Explain {
     fn stages(
         &self,
         config: &Result<Config, Refusal>,
-        refusal: Option<&Refusal>,
+        verdicts: Result<&authorize::Verdicts, &Refusal>,
         facts: &Facts,
         clock_ahead: Option<i64>,
     ) -> Vec<StageView> {
-        let refused = refusal.map(|refusal| (Stage::of(refusal.reason, facts), refusal));
+        let refused = verdicts
+            .err()
+            .map(|refusal| (Stage::of(refusal.reason, facts), refusal));
+        let by_rules = verdicts.ok().and_then(|verdicts| refused_by_rules(verdicts));
+        let because = |refusal: &Refusal| format!("{}: {}", refusal.reason, shown(&refusal.detail));
         let view = |stage: Stage| {
-            let (outcome, detail) = match refused {
-                Some((at, refusal)) if at == stage => (
-                    "refused",
-                    format!("{}: {}", refusal.reason, shown(&refusal.detail)),
-                ),
-                Some((at, _)) if at < stage => ("not-reached", String::new()),
-                // Rules judge each key by itself, and refuse the login where they refuse all.
-                None if stage == Stage::Access && refuses_all(&facts.rulings) => (
-                    "refused",
-                    format!(
-                        "{}: {}",
-                        Reason::Policy,
-                        self.detail(stage, config, facts, clock_ahead)
-                    ),
-                ),
+            let (outcome, detail) = match (refused, by_rules) {
+                (Some((at, refusal)), _) if at == stage => ("refused", because(refusal)),
+                (Some((at, _)), _) if at < stage => ("not-reached", String::new()),
+                (None, Some(refusal)) if stage == Stage::Access => ("refused", because(refusal)),
                 _ => ("ok", self.detail(stage, config, facts, clock_ahead)),
             };
             StageView {
@@ -354,10 +346,14 @@ impl Explain {
             }
         };
         // A stage that is not in force is none.
-        let one_time = config.as_ref().is_ok_and(|config| config.keys.one_time);
-        let stages = Stage::ALL
-            .into_iter()
-            .filter(|stage| *stage != Stage::OneTime || one_time);
+        let in_force = |stage: &Stage| match (stage, config) {
+            (Stage::Guards, Ok(config)) => config.guards != Guards::default(),
+            (Stage::Access, Ok(config)) => !config.access.0.is_empty() || config.options.name_principal(),
+            (Stage::OneTime, Ok(config)) => config.keys.one_time,
+            (Stage::Guards | Stage::Access | Stage::OneTime, Err(_)) => false,
+            _ => true,
+        };
+        let stages = Stage::ALL.into_iter().filter(in_force);
         stages.map(view).collect()
     }
 
@@ -383,10 +379,7 @@ impl Explain {
                 (None, Ok(config)) if *config == Config::default() => "the defaults".to_owned(),
                 (None, _) => DEFAULT_PATH.to_owned(),
             },
-            Stage::Guards => match config {
-                Ok(config) if config.guards != Guards::default() => "none keeps this login out".to_owned(),
-                _ => "there are none".to_owned(),
-            },
+            Stage::Guards => "none keeps this login out".to_owned(),
             Stage::Host => match &facts.host {
                 Some(Host::Nitro(id)) => format!("the firmware says {id}"),
                 Some(Host::Xen(Some(id))) => format!("Xen; the configuration says {id}"),
@@ -431,8 +424,18 @@ impl Explain {
     }
 }
 
-fn refuses_all(rulings: &[Ruling]) -> bool {
-    !rulings.is_empty() && rulings.iter().all(|ruling| !ruling.is_given())
+/// The administrator's rules judge each key by itself: their first refusal, where they let no key through.
+fn refused_by_rules(verdicts: &authorize::Verdicts) -> Option<&Refusal> {
+    let came_further = |reason| matches!(reason, Reason::Used | Reason::OneTimeUnavailable);
+    let mut refused = None;
+    for verdict in verdicts {
+        match verdict {
+            Err(refusal) if refusal.reason == Reason::Policy => refused = refused.or(Some(refusal)),
+            Err(refusal) if !came_further(refusal.reason) => {}
+            _ => return None,
+        }
+    }
+    refused
 }
 
 impl Report {
