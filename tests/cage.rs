@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use common::case::{Case, INSTANCE, KEY_LINE};
+use common::machine::without_calls;
 use common::run;
 use ec2_instance_connect::cage::{self, Needs};
 use ec2_instance_connect::config::Anchors;
@@ -31,7 +32,6 @@ use ec2_instance_connect::trust::anchors;
 use eic_simulator::{Simulator, World};
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 /// The act that this test program, started again, does in the cage.
 const ACT: &str = "EIC_TEST_ACT_IN_CAGE";
@@ -271,16 +271,6 @@ fn a_login_without_a_key_enters_no_cage() {
     assert_eq!(caged(&outcome), None);
 }
 
-/// Refuses `calls` with EPERM for this thread and what it starts, as a container's own filter does.
-fn refuse(calls: &[i64]) {
-    let rules = calls.iter().map(|&call| (call, Vec::new())).collect();
-    let refused = SeccompAction::Errno(nix::libc::EPERM.unsigned_abs());
-    let architecture = std::env::consts::ARCH.try_into().unwrap();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, architecture).unwrap();
-    let program: BpfProgram = filter.try_into().unwrap();
-    apply_filter(&program).unwrap();
-}
-
 #[test]
 fn a_login_where_the_kernel_has_no_cage_is_not_refused() {
     let (_simulator, _directory, config) = simulator();
@@ -303,13 +293,7 @@ fn a_login_where_the_kernel_has_no_cage_is_not_refused() {
             "none no-new-privs=",
         ),
     ] {
-        let outcome = std::thread::scope(|scope| {
-            let outside = || {
-                refuse(calls);
-                run::with_config(&config, &[USER])
-            };
-            scope.spawn(outside).join().unwrap()
-        });
+        let outcome = without_calls(calls, || run::with_config(&config, &[USER]));
         assert_eq!(outcome.stdout, format!("{KEY_LINE}\n"), "{outcome:?}");
         assert!(caged(&outcome).unwrap().starts_with(left), "{outcome:?}");
     }

@@ -20,7 +20,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
 use common::case::INSTANCE;
-use common::machine::{in_namespaces, own_dev, sh};
+use common::machine::{in_namespaces, own_dev, sh, without_calls};
 use common::run::HELPER;
 use ec2_instance_connect::admin::doctor::check::Id;
 use eic_simulator::clock::{DAY, now};
@@ -543,6 +543,23 @@ fn broken_account_is_named_and_mended() {
         assert_eq!(seen.first_fail(), Some("user-name"), "{:#?}", seen.checks);
         // A name can't say something else to sshd.
         assert_eq!(Seen::of("x,user=root").first_fail(), Some("user-name"));
+
+        let cage = |seen: &Seen| {
+            let check = seen.get("cage");
+            (
+                check["outcome"].clone(),
+                check["seen"].as_str().unwrap().to_owned(),
+            )
+        };
+        let (outcome, words) = cage(&Seen::of("alice"));
+        assert_eq!(outcome, "pass");
+        assert!(
+            words.ends_with("behind no-new-privs,limits,landlock,seccomp"),
+            "{words}"
+        );
+        let (outcome, words) = cage(&without_calls(&[nix::libc::SYS_seccomp], || Seen::of("alice")));
+        assert_eq!(outcome, "warn");
+        assert!(words.contains("landlock, without seccomp ("), "{words}");
 
         sh("rm /dev/log");
         patient.sick("log", "warn", "/dev/log");

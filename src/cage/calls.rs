@@ -37,7 +37,7 @@ const KILLED: &[i64] = &[
     libc::SYS_fspick,
 ];
 
-/// What a login makes after its evidence has arrived, on glibc 2.17 to 2.42, and what libc makes for it when a path is
+/// What a login makes after its evidence has arrived, on glibc 2.17 to 2.43, and what libc makes for it when a path is
 /// a rare one: memory is short, a signal came, the process is ending.
 const LET_THROUGH: &[i64] = &[
     // Memory; mmap and mprotect are in `UNLESS_EXECUTABLE`.

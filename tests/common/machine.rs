@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+
 /// Set inside of the namespaces.
 const INSIDE: &str = "EIC_TEST_INSIDE_NAMESPACES";
 
@@ -58,4 +60,21 @@ pub fn own_dev(directory: &Path) {
         "mkdir -p {dev}/pts {dev}/shm && for node in null zero random urandom tty ptmx; do cp -a /dev/$node {dev}/; done \
          && mount --rbind /dev/pts {dev}/pts && mount --rbind {dev} /dev"
     ));
+}
+
+/// Does `work` where `calls` are refused with EPERM, to it and to what it starts, as by a container's own filter.
+pub fn without_calls<T: Send>(calls: &[i64], work: impl FnOnce() -> T + Send) -> T {
+    let rules = calls.iter().map(|&call| (call, Vec::new())).collect();
+    let refused = SeccompAction::Errno(nix::libc::EPERM.unsigned_abs());
+    let architecture = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, architecture).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    // A filter is the thread's for good.
+    std::thread::scope(|scope| {
+        let outside = || {
+            apply_filter(&program).unwrap();
+            work()
+        };
+        scope.spawn(outside).join().unwrap()
+    })
 }

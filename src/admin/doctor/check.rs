@@ -103,6 +103,8 @@ checks! {
     Selinux = "selinux",
     /// Whether AppArmor has refused something to it.
     Apparmor = "apparmor",
+    /// What of the helper's cage this kernel has.
+    Cage = "cage",
     /// Whether a logger listens.
     Log = "log",
 }

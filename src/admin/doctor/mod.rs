@@ -24,6 +24,7 @@ use std::path::Path;
 
 use nix::unistd::{Uid, User};
 
+use crate::cage::InForce;
 use crate::config::Config;
 use crate::reason::Reason;
 use crate::sshd::dump;
@@ -228,7 +229,10 @@ fn instance(run_as: Option<&User>, opinion: Option<&Opinion>, sheet: &mut Sheet)
         Some(user) if root => Some((user.uid, user.gid)),
         Some(_) | None if !root => None,
         _ => {
-            sheet.skip(&[Id::Config, Id::Ec2, Id::Log, Id::OneTime], Id::RunAsUser);
+            sheet.skip(
+                &[Id::Config, Id::Ec2, Id::Cage, Id::Log, Id::OneTime],
+                Id::RunAsUser,
+            );
             sheet.skip(&REACH, Id::RunAsUser);
             sheet.skip(&OF_IMDS, Id::RunAsUser);
             return;
@@ -246,7 +250,7 @@ fn instance(run_as: Option<&User>, opinion: Option<&Opinion>, sheet: &mut Sheet)
                 Id::Config,
                 Finding::fail(seen, "see that this user can run a program"),
             );
-            sheet.skip(&[Id::Ec2, Id::Log, Id::OneTime], Id::Config);
+            sheet.skip(&[Id::Ec2, Id::Cage, Id::Log, Id::OneTime], Id::Config);
             sheet.skip(&REACH, Id::Config);
             sheet.skip(&OF_IMDS, Id::Config);
             return;
@@ -260,6 +264,7 @@ fn instance(run_as: Option<&User>, opinion: Option<&Opinion>, sheet: &mut Sheet)
         ),
     };
     let _ = sheet.note(Id::Log, log);
+    let _ = sheet.note(Id::Cage, cage(report.cage.as_ref()));
     if let Step::Refused(refused) = &report.config {
         let _ = sheet.note(Id::Config, Finding::fail(&refused.detail, config_remedy()));
         sheet.skip(&[Id::Ec2, Id::OneTime], Id::Config);
@@ -332,6 +337,27 @@ fn one_time_remedy(detail: &str) -> String {
          be on a file system that can be written and has room",
         crate::claim::DIRECTORY
     )
+}
+
+/// What the child could give up.
+fn cage(held: Option<&InForce>) -> Finding {
+    let Some(held) = held else {
+        return Finding::skip("the probe entered none");
+    };
+    let lacks: Vec<String> = held
+        .layers()
+        .iter()
+        .filter_map(|(name, layer)| layer.as_ref().err().map(|lack| format!("{name} ({lack})")))
+        .collect();
+    if lacks.is_empty() {
+        Finding::pass(format!("keys are proven behind {held}"))
+    } else {
+        Finding::warn(
+            format!("keys are proven behind {held}, without {}", lacks.join(", ")),
+            "logins work all the same; Landlock needs Linux 5.13 and its name in the kernel's lsm= list, seccomp a \
+             container that lets its programs use it",
+        )
+    }
 }
 
 /// How the configuration file can be used again. Who may write and read it is asked here: the probe's words are prose.

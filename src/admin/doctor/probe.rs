@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::authorize::{self, Facts, Purpose};
+use crate::cage::{self, InForce, Needs};
 use crate::claim::Desk;
 use crate::config::{Config, Endpoint, Imds};
 use crate::imds::Session;
@@ -106,6 +107,8 @@ pub struct Report {
     pub staples: Option<Step<Option<i64>>>,
     /// Whether a logger takes a connection: which, or why not.
     pub log: Result<String, String>,
+    /// What of the helper's cage is in force, entered when all else was asked.
+    pub cage: Option<InForce>,
 }
 
 /// Asks the child, as `user` and `group`; `None` is whoever we are.
@@ -135,9 +138,15 @@ pub fn ask(who: Option<(Uid, Gid)>) -> io::Result<Report> {
     })
 }
 
-/// The child's work.
+/// The child's work. Afterwards it is in the helper's cage, and can do nothing more than print.
 #[must_use]
 pub fn serve() -> Report {
+    let mut report = look();
+    report.cage = Some(cage::enter(&Needs::default()));
+    report
+}
+
+fn look() -> Report {
     let mut report = Report {
         config: Step::Held(()),
         one_time: None,
@@ -151,6 +160,7 @@ pub fn serve() -> Report {
         anchors: None,
         staples: None,
         log: logger(),
+        cage: None,
     };
     let config = match Config::load(None) {
         Ok(config) => config,
