@@ -1,6 +1,6 @@
 # ec2-instance-connect: `make demo` shows a login, `make test` proves everything that one machine can.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test faults check bench fuzz fuzz-coverage supply-chain install clean
+.PHONY: help build demo test faults check bench fuzz fuzz-coverage judge miri sanitize valgrind supply-chain install clean
 
 CARGO ?= cargo
 PREFIX ?= /usr
@@ -8,6 +8,8 @@ DESTDIR ?=
 TIME ?= 60
 RUNS ?=
 TARGETS ?=
+PAIRS ?= 2000
+REFERENCE ?=
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +44,18 @@ fuzz: ## run every fuzz target for TIME seconds, or RUNS=5000000 executions, eac
 
 fuzz-coverage: ## which lines the fuzz corpora reach (llvm-tools)
 	@tests/fuzz/coverage
+
+judge: ## the same evidence before OpenSSL and, with REFERENCE=dir, Amazon's scripts (docs/DISAGREEMENTS.md)
+	$(if $(REFERENCE),REFERENCE=$(REFERENCE)) EIC_JUDGE_PAIRS=$(PAIRS) $(CARGO) test --locked --test judge -- --nocapture
+
+miri: ## interpret the unit tests of the pure rooms, looking for undefined behaviour
+	@tests/memory miri
+
+sanitize: ## address and leak sanitizers on the library, the refusals and the fuzz corpora
+	@tests/memory sanitize
+
+valgrind: ## memcheck on the helper and the administrator's tool
+	@tests/memory valgrind
 
 supply-chain: ## licences, bans, sources, known vulnerabilities, bill of materials (cargo-deny)
 	@tests/supply-chain
