@@ -32,6 +32,9 @@ _clients = threading.Lock()
 class Ec2:
     """Puts the simulator at the metadata address of a machine."""
 
+    # Further lines of the configuration.
+    settings = ""
+
     def __init__(self, testbed, machine, *options):
         """`options` are further words for the simulator's `serve`."""
         self.options = options
@@ -72,7 +75,7 @@ class Ec2:
     def configure(self):
         """Tell the installed helper about the simulator's CA, as an administrator would: in the configuration file."""
         if (self.machine.root / "etc/ec2-instance-connect/config.toml").exists():
-            self.machine.write("/etc/ec2-instance-connect/config.toml", CONFIG)
+            self.machine.write("/etc/ec2-instance-connect/config.toml", CONFIG + self.settings)
 
     def push(self, key=None, user=USER, configure=True):
         """What SendSSHPublicKey does: the key is good for this user for a minute."""

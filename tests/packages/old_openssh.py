@@ -10,6 +10,7 @@ No distribution that can be booted here ships one, so it is built from its publi
 import os
 import shutil
 
+import once_suites
 from debian_suites import APT, HELPER, NAME, Moment, effective, install, main_pid
 from ec2 import INSTANCE, Ec2, USER, prepare
 from testbed import run
@@ -80,6 +81,8 @@ def lifecycle(suite, bed, deb):
 
     machine.reboot()
     ec2.login(suite, "after a reboot the pushed key logs in")
+    once_suites.hold(suite, machine, ec2)
+    ec2.settings = ""
     machine.run(*APT, "purge", NAME)
     before.same(suite, "after purge")
     ec2.refused(suite, "after purge the pushed key is refused")
