@@ -82,6 +82,33 @@ pub fn report(log: &mut Log, user: &str, fingerprint: Option<&str>, decision: &D
     }
 }
 
+/// Says that another implementation gave other keys for `user` than this one, in `compare`: how many only we gave, how
+/// many only it, and why as far as we know. No login is concerned, so sshd's pid is not in it; the person at the
+/// terminal has read more than this already.
+pub fn compared(user: &str, fingerprint: Option<&str>, only: (usize, usize), why: &str) {
+    let (user, (ours, theirs)) = (escape::token(user), only);
+    let mut event = Event {
+        text: format!("Compared EC2 Instance Connect keys for {user}: different"),
+        fields: Vec::new(),
+    }
+    .with("EIC_EVENT", "compared")
+    .with("EIC_USER", user)
+    .with("EIC_ONLY_OURS", ours)
+    .with("EIC_ONLY_THEIRS", theirs)
+    .with_some("EIC_FINGERPRINT", fingerprint.map(escape::token))
+    .with("EIC_DETAIL", escape::text(why));
+    event.word("only-ours", ours);
+    event.word("only-theirs", theirs);
+    if let Some(fingerprint) = fingerprint {
+        event.word("fingerprint", escape::token(fingerprint));
+    }
+    event.word("detail", format_args!("\"{}\"", escape::text(why)));
+    let mut log = Log::default();
+    log.open();
+    log.terminal = false;
+    log.say(&event);
+}
+
 /// Whether a person would want this refusal explained.
 ///
 /// A user without a pushed key is every ordinary login. Beside a key that was given, another user's or an

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod capture;
+pub mod compare;
 pub mod config;
 pub mod doctor;
 pub mod explain;
@@ -53,6 +54,7 @@ enum Subcommand {
     Capture(capture::Capture),
     Verify(verify::Verify),
     Explain(explain::Explain),
+    Compare(compare::Compare),
     Selftest(selftest::Selftest),
     /// Ask sshd about the configuration described on standard input, in a private mount namespace
     #[command(name = judge::SUBCOMMAND, hide = true)]
@@ -82,6 +84,7 @@ fn dispatch(command: Subcommand) -> Page {
         Subcommand::Capture(capture) => capture.run(),
         Subcommand::Verify(verify) => verify.run(),
         Subcommand::Explain(explain) => explain.run(),
+        Subcommand::Compare(compare) => compare.run(),
         Subcommand::Selftest(selftest) => selftest.run(),
         Subcommand::Judge => {
             let answer = std::io::read_to_string(std::io::stdin())

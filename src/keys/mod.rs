@@ -154,6 +154,14 @@ pub fn describe(document: &[u8]) -> Vec<Option<Description>> {
     record::split(document).map(describe_one).collect()
 }
 
+/// What a bare `authorized_keys` line holds: the key's canonical line and its SHA-256 fingerprint; `None` for a line with
+/// options or of no known type. Nothing is proven of it.
+#[must_use]
+pub fn bare(line: &str) -> Option<(String, Fingerprint)> {
+    let key = PublicKey::parse(line).ok()?;
+    Some((key.line().to_owned(), key.fingerprint()))
+}
+
 /// The cheap questions come first: a document full of other people's keys costs no signature check.
 fn judge_record(
     record: &Record<'_>,

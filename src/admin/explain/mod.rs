@@ -4,7 +4,7 @@
 //! this module only tells it.
 //! Root asks as the user that sshd runs the helper as, since a firewall or a file may treat the two differently.
 
-mod run_as;
+pub(super) mod run_as;
 
 use std::net::IpAddr;
 use std::path::PathBuf;

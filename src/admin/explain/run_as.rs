@@ -20,7 +20,7 @@ use crate::sshd::system::run::PATH;
 const HELPER_USER: &str = "ec2-instance-connect";
 
 /// Who asked.
-pub(super) enum Asked {
+pub(in crate::admin) enum Asked {
     /// The helper's user, who has printed the page: what is left of it.
     There(Page),
     /// Nobody yet: it is for us to ask. What a person should know about that, if anything.
@@ -28,7 +28,7 @@ pub(super) enum Asked {
 }
 
 /// Asks as the helper's user, where we are root and there is such a user.
-pub(super) fn ask_as_helper_user(arguments: &[OsString]) -> Asked {
+pub(in crate::admin) fn ask_as_helper_user(arguments: &[OsString]) -> Asked {
     if !Uid::effective().is_root() {
         return Asked::Here(String::new());
     }
@@ -79,7 +79,7 @@ fn environment(user: &User) -> [(&'static str, OsString); 4] {
 }
 
 /// Who we are, for people.
-pub(super) fn me() -> String {
+pub(in crate::admin) fn me() -> String {
     let uid = Uid::effective();
     match User::from_uid(uid) {
         Ok(Some(user)) => format!("{} (uid {uid})", escape::token(&user.name)),
