@@ -68,6 +68,15 @@ fn corpus_of_configurations_passes() {
 }
 
 #[test]
+fn corpus_of_claims_passes_and_sound_ones_are_taken() {
+    let outcomes = replay("claim", targets::claim);
+    for (path, taken) in outcomes {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert_eq!(taken, usize::from(name.starts_with("sound-")), "{name}");
+    }
+}
+
+#[test]
 fn corpus_of_places_passes() {
     replay("place", targets::place);
 }

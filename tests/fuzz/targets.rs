@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use ec2_instance_connect::claim::{Connection, Entry, Process};
 use ec2_instance_connect::config::Config;
 use ec2_instance_connect::escape;
 use ec2_instance_connect::imds::StapleName;
@@ -69,6 +70,36 @@ pub fn request(data: &[u8]) {
     }
     let shown = escape::text(data).to_string();
     assert!(shown.bytes().all(|b| b == b' ' || b.is_ascii_graphic()));
+}
+
+/// The names, targets and process lines of one-time keys: what is taken is printed as it came, and whatever a process
+/// calls itself, the fields behind its name stay what they are.
+pub fn claim(data: &[u8]) -> usize {
+    let mut taken = 0;
+    if let Some(entry) = Entry::parse(data) {
+        assert_eq!(entry.to_string().as_bytes(), data);
+        taken += 1;
+    }
+    if let Some(connection) = Connection::parse(data) {
+        assert_eq!(connection.to_string().as_bytes(), data);
+        taken += 1;
+    }
+    if let Some(process) = Process::parse(data) {
+        taken += 1;
+        // The same line with another name: the input's own bytes, in parentheses as the kernel writes them.
+        let text = String::from_utf8_lossy(data);
+        let (_, fields) = text
+            .rsplit_once(") ")
+            .expect("a line that was taken has its name in parentheses");
+        let name = text.replace(['\n', '\u{fffd}'], " ");
+        let renamed = Process::parse(format!("{} ({name}) {fields}", process.pid).as_bytes())
+            .expect("a name decides nothing");
+        assert_eq!(
+            (renamed.pid, renamed.start, renamed.name),
+            (process.pid, process.start, name)
+        );
+    }
+    taken
 }
 
 /// A configuration is read whole or its error has a place in it.
