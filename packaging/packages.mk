@@ -1,6 +1,6 @@
 # Packages and their tests; included by the Makefile. All that is built goes below target/packages.
 
-.PHONY: deb rpm dist test-packages test-selinux packages-programs
+.PHONY: deb rpm dist test-packages test-source test-selinux packages-programs
 
 PACKAGES := target/packages
 
@@ -22,6 +22,10 @@ test-packages: deb rpm ## the packages in booted machines (root)
 	tests/packages/requirements test
 	CARGO_TARGET_DIR=target cargo build --locked --package eic-simulator
 	tests/packages/run
+
+test-source: deb rpm ## dpkg-buildpackage and rpmbuild in the plain sources
+	tests/packages/requirements test
+	EIC_SOURCE=1 tests/packages/run source
 
 test-selinux: deb ## the SELinux module in an enforcing virtual machine (root)
 	tests/packages/requirements selinux

@@ -199,7 +199,7 @@ def reference_deb(directory, version="1.1.19", dropin=False):
         path.parent.mkdir(parents=True)
         path.write_text(f"AuthorizedKeysCommand {HELPER} %u %f\nAuthorizedKeysCommandUser {NAME}\n")
         (tree / "DEBIAN/conffiles").write_text(f"{DROPIN}\n")
-        scripts |= {"postinst": "systemctl reload ssh.service\n", "prerm": ""}
+        scripts |= {"postinst": "systemctl restart ssh.service\n", "prerm": ""}
     for name, body in scripts.items():
         (tree / "DEBIAN" / name).write_text("#!/bin/sh\nset -e\n" + body)
         (tree / "DEBIAN" / name).chmod(0o755)

@@ -43,6 +43,21 @@ def contents(suite, bed, deb, rpms):
     suite.check(f"the helper is at most {HELPER_BYTES} bytes", size <= HELPER_BYTES, size)
     print(f"      the helper has {size} bytes", flush=True)
 
+    shipped = ["usr/lib/sysusers.d/ec2-instance-connect.conf", "usr/lib/tmpfiles.d/ec2-instance-connect.conf"]
+    shipped += ["usr/lib/systemd/system-preset/90-ec2-instance-connect.preset"]
+    shipped += [f"usr/lib/systemd/system/{p.name}" for p in (TREE / "systemd").iterdir() if p.suffix in (".service", ".timer")]
+    shipped += [f"usr/share/man/man{p.suffix[1:]}/{p.name}.gz" for p in (TREE / "packaging/man").iterdir()]
+    shipped += [f"usr/share/man/man8/{page}.8.gz" for page in ("ec2-instance-connect", "ec2-instance-connect-setup-apply")]
+    shipped += [f"usr/share/bash-completion/completions/{NAME}", f"usr/share/fish/vendor_completions.d/{NAME}.fish"]
+    documents = [p.name for p in [*(TREE / "docs").glob("*.md"), TREE / "README.md", TREE / "SECURITY.md"]]
+    recipes = [p.relative_to(TREE / "packaging") for p in (TREE / "packaging/recipes").rglob("*") if p.is_file()]
+    documents += [f"examples/{r}" for r in recipes]
+    for package, root, zsh in (("deb", in_deb, "vendor-completions"), ("rpm", in_rpm, "site-functions")):
+        wanted = [*shipped, *(f"usr/share/doc/{NAME}/{d}" for d in documents), f"usr/share/zsh/{zsh}/_{NAME}"]
+        # dh_compress packs what is long; rpm leaves it.
+        missing = [w for w in wanted if not (root / w).exists() and not (root / f"{w}.gz").exists()]
+        suite.check(f"the {package} has units, presets, manuals, completions and every document", missing == [], missing)
+
     traditional = in_deb / "usr/share/ec2-instance-connect/eic_run_authorized_keys"
     suite.check("the deb's traditional path leads to the helper", (in_deb / programs[0]).samefile(traditional))
     link = os.readlink(in_rpm / "opt/aws/bin/eic_run_authorized_keys")
@@ -115,6 +130,41 @@ def reproducible(suite, bed, deb, rpms):
         suite.check(f"{package.name} built elsewhere is the same bytes", again.read_bytes() == package.read_bytes())
 
 
+def source(suite, bed, deb, rpms):
+    """The plain ways, dpkg-buildpackage and rpmbuild in the sources alone, give packages with the same files."""
+    if not os.environ.get("EIC_SOURCE"):
+        suite.skip("the packages built from source by dpkg-buildpackage and rpmbuild", "`make test-source` does that: it compiles twice")
+        return
+    listed = run(["git", "-C", TREE, "ls-files", "--cached", "--others", "--exclude-standard"]).stdout.splitlines()
+    version = re.match(r".*\((.*)\)", (TREE / "debian/changelog").read_text()).group(1)
+    top = bed.directory / f"{NAME}-{version}"
+    for name in listed:
+        if (TREE / name).is_file():
+            (top / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(TREE / name, top / name)
+    run(["tar", "-C", bed.directory, "-cJf", bed.directory / f"{NAME}-{version}.tar.xz", top.name])
+    # What the optimizer does is the packages' own business; here the recipes are tried. Debian's and the rpm world's
+    # compilers are not on this machine, rustup's is, so the build dependencies cannot be met.
+    environment = {**os.environ, "CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16"}
+    limit = 1800
+    done = run(["dpkg-buildpackage", "-us", "-uc", "-d"], cwd=top, env=environment, check=False, timeout=limit)
+    suite.check("dpkg-buildpackage builds source and binary", done.returncode == 0, done.stdout[-3000:])
+    suite.check("and the source package is there", (bed.directory / f"{NAME}_{version}.dsc").exists())
+    files = lambda package: sorted(re.sub(r"\s+\d+ [\d-]+ [\d:]+", "", l) for l in run(["dpkg-deb", "-c", package]).stdout.splitlines())
+    suite.equal("the .deb from source has the same files", "\n".join(files(deb)), "\n".join(files(bed.directory / deb.name)))
+
+    rpmtop = bed.directory / "rpmbuild"
+    done = run(
+        ["rpmbuild", "-ba", "--nodeps", "--define", f"_topdir {rpmtop}", "--define", f"_sourcedir {bed.directory}", top / f"rpm/{NAME}.spec"],
+        env=environment, check=False, timeout=limit,
+    )
+    suite.check("rpmbuild builds source and binary", done.returncode == 0, done.stdout[-3000:])
+    suite.check("and the source package is there", len(list(rpmtop.glob("SRPMS/*.src.rpm"))) == 1)
+    for rpm in rpms:
+        what = lambda package: run(["rpm", "-qp", "--qf", "[%{FILEMODES:perms} %{FILENAMES} %{FILEFLAGS:fflags}\n]", package]).stdout
+        suite.equal(f"{rpm.name} from source has the same files", what(rpm), what(next(rpmtop.glob(f"RPMS/*/{rpm.name}"))))
+
+
 def policy(suite, bed):
     """The SELinux module is accepted by a real policy store; what it then does is seen in the virtual machine."""
     root = bed.unpack("selinux", suite.name)
@@ -131,6 +181,7 @@ def policy(suite, bed):
     for boolean, needle in BOOLEANS.items():
         suite.check(f"{boolean} has its rules", any(needle in r and r.endswith(f"[ {boolean} ]:True") for r in rules), rules)
     always = [r for r in rules if not r.endswith("]:True")]
+    # What every process may run: the libraries, and here itself.
     foreign = [r for r in always if not re.match(r"allow \w+ (ec2_instance_connect_(t|exec_t)|(textrel_sh)?lib_t|ld_so_t):", r)]
     suite.check("without them it runs no other program, starts no process and makes no file", foreign == [], foreign)
 
