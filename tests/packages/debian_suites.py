@@ -11,6 +11,7 @@ from testbed import run
 NAME = "ec2-instance-connect"
 DROPIN = "/etc/ssh/sshd_config.d/60-ec2-instance-connect.conf"
 HELPER = "/usr/share/ec2-instance-connect/eic_run_authorized_keys"
+TIMER = f"{NAME}-selftest.timer"
 # Quiet enough that a failing check shows our own words, not progress.
 APT = ("apt-get", "-y", "-qq", "-o", "Dpkg::Use-Pty=0")
 
@@ -125,7 +126,9 @@ def lifecycle(suite, bed, release, deb, socket=False):
     ec2.refused(suite, "after remove the pushed key is refused")
     install(machine, later)
     ec2.login(suite, "installed again it logs in again")
+    machine.run("systemctl", "enable", "--now", TIMER)
     readme.run(machine, "Undo it", "apt purge")
+    gone(suite, machine, "after purge")
     before.same(suite, "after purge")
     suite.check("after purge the user is gone", machine.run("getent", "passwd", NAME, check=False).returncode == 2)
     ec2.refused(suite, "after purge the pushed key is refused")
@@ -133,6 +136,12 @@ def lifecycle(suite, bed, release, deb, socket=False):
     kept_off(suite, machine, ec2, before, deb, later)
     from_reference(suite, bed, machine, ec2, deb)
     machine.power_off()
+
+
+def gone(suite, machine, when):
+    """A timer that somebody turned on does not outlive the package."""
+    state = machine.sh(f"systemctl show -p ActiveState -p LoadState --value {TIMER}").split()
+    suite.check(f"{when}, the timer that somebody turned on is gone", state == ["not-found", "inactive"], state)
 
 
 def remove(machine):

@@ -10,7 +10,7 @@ from pathlib import Path
 import readme
 import snapshot
 from debian_suites import HELPER as DEB_HELPER
-from debian_suites import NAME, Moment, effective, main_pid
+from debian_suites import NAME, TIMER, Moment, effective, gone, main_pid
 from ec2 import CONFIG, INSTANCE, Ec2, prepare
 from testbed import run
 
@@ -175,7 +175,9 @@ def lifecycle(suite, bed, tool, rpms, stage):
     suite.check("the user survives the upgrade", machine.run("getent", "passwd", NAME, check=False).returncode == 0)
     ec2.login(suite, "after the upgrade the pushed key logs in")
 
+    machine.run("systemctl", "enable", "--now", TIMER)
     said = tool.erase_all()
+    gone(suite, machine, "after erase")
     suite.check("nothing of us is installed", installed(machine) == [], said)
     drop_rpmsave(suite, machine)
     before.same(suite, "after erase")
