@@ -32,9 +32,9 @@ pub struct Setup {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Show what apply would change, and change nothing
-    Plan(Common),
+    Plan(Look),
     /// Put the two lines into sshd's configuration
-    Apply(Change),
+    Apply(Apply),
     /// Say how the machine stands
     Status(Common),
     /// Take away what apply has put there
@@ -58,6 +58,24 @@ struct Common {
 }
 
 #[derive(Debug, Args)]
+struct Look {
+    #[command(flatten)]
+    common: Common,
+    /// Try another command that is in the way for this user, and show it adopted as a link
+    #[arg(long, value_name = "USER")]
+    adopt: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Apply {
+    #[command(flatten)]
+    change: Change,
+    /// Make another command that is in the way a link of ours, if it gives this user the same keys as our user
+    #[arg(long, value_name = "USER", conflicts_with = "package")]
+    adopt: Option<String>,
+}
+
+#[derive(Debug, Args)]
 struct Change {
     #[command(flatten)]
     common: Common,
@@ -74,9 +92,9 @@ impl Setup {
     #[must_use]
     pub fn run(&self) -> Page {
         let (name, common, by, reload) = match &self.action {
-            Action::Plan(common) => ("plan", common, By::Hand, true),
+            Action::Plan(look) => ("plan", &look.common, By::Hand, true),
             Action::Status(common) => ("status", common, By::Hand, true),
-            Action::Apply(change) => ("apply", &change.common, change.by(), !change.no_reload),
+            Action::Apply(Apply { change, .. }) => ("apply", &change.common, change.by(), !change.no_reload),
             Action::Remove(change) => ("remove", &change.common, change.by(), !change.no_reload),
         };
         let root = match Root::new(&common.root) {
@@ -97,7 +115,12 @@ impl Setup {
             );
             return page(name, common.json, Err(refusal));
         }
+        let adopt = match &self.action {
+            Action::Plan(Look { adopt, .. }) | Action::Apply(Apply { adopt, .. }) => adopt.clone(),
+            Action::Status(_) | Action::Remove(_) => None,
+        };
         let options = Options {
+            adopt,
             root: root.clone(),
             by,
             reload,

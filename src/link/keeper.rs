@@ -11,7 +11,7 @@
 //!
 //! A process that became another user's (a set-user-ID program) can't be ended; it is not waited for either.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsFd as _;
@@ -25,13 +25,17 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::unistd::{Pid, User, getpid, getppid, initgroups, setresgid, setresuid};
 
 use super::lines::{MAX_OUTPUT, too_large};
 use crate::reason::{Reason, Refusal};
+use crate::sshd::system::run::PATH;
 
 /// The first word of a keeper's command line. sshd never puts a login name in that place with as many words after it.
 pub const WORD: &str = "--link";
+
+/// The same for a keeper that becomes another user first, whose name follows: for root, who tries a command.
+pub const WORD_AS: &str = "--link-as";
 
 /// This program, whatever it is called and wherever it is.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -70,20 +74,40 @@ pub struct Order<'a> {
 impl Order<'_> {
     /// The keeper's command line, to be started by `caller`.
     pub fn command(&self, caller: Pid) -> Command {
+        let environment = ENVIRONMENT.iter();
+        let environment = environment.filter_map(|name| Some((*name, std::env::var_os(name)?)));
         let mut command = Command::new(THIS_PROGRAM);
+        command.arg(WORD);
+        self.complete(command, caller, environment)
+    }
+
+    /// The same, to be started by root and run as `user`, with the environment that sshd would give.
+    pub fn command_as(&self, user: &User, caller: Pid) -> Command {
+        let environment = [
+            ("PATH", PATH.into()),
+            ("USER", user.name.clone().into()),
+            ("LOGNAME", user.name.clone().into()),
+            ("HOME", user.dir.clone().into()),
+        ];
+        let mut command = Command::new(THIS_PROGRAM);
+        command.arg(WORD_AS).arg(&user.name);
+        self.complete(command, caller, environment.into_iter())
+    }
+
+    fn complete(
+        &self,
+        mut command: Command,
+        caller: Pid,
+        environment: impl Iterator<Item = (&'static str, OsString)>,
+    ) -> Command {
         command
-            .arg(WORD)
             .arg(self.timeout.as_millis().to_string())
             .arg(caller.to_string())
             .arg(self.program)
             .arg(self.name)
             .args(self.arguments)
             .env_clear()
-            .envs(
-                ENVIRONMENT
-                    .iter()
-                    .filter_map(|name| Some((name, std::env::var_os(name)?))),
-            )
+            .envs(environment)
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -94,9 +118,12 @@ impl Order<'_> {
 
 /// Runs a keeper, if that is what the arguments (without the program's name) ask for.
 pub fn asked(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    if arguments.next()? != WORD {
-        return None;
-    }
+    let word = arguments.next()?;
+    let become_user = match word.to_str()? {
+        WORD => None,
+        WORD_AS => Some(arguments.next()?.into_string().ok()?),
+        _ => return None,
+    };
     let mut number = || arguments.next()?.to_str()?.parse::<u32>().ok();
     let (timeout, caller) = (number()?, number()?);
     let (program, name) = (arguments.next()?, arguments.next()?);
@@ -108,7 +135,7 @@ pub fn asked(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> 
         timeout: Duration::from_millis(timeout.into()),
     };
     let caller = Pid::from_raw(i32::try_from(caller).ok()?);
-    Some(keep(&order, caller).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
+    Some(keep(&order, caller, become_user.as_deref()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
 }
 
 /// Reads a verdict, whole: the output of a command that ended well, or why there is none.
@@ -132,11 +159,13 @@ pub fn verdict(text: &[u8]) -> Result<Vec<u8>, Refusal> {
     Err(Refusal::new(reason.ok_or_else(lost)?, detail.to_owned()))
 }
 
-fn keep(order: &Order<'_>, caller: Pid) -> io::Result<()> {
+fn keep(order: &Order<'_>, caller: Pid, user: Option<&str>) -> io::Result<()> {
     let deadline = Instant::now()
         .checked_add(order.timeout)
         .unwrap_or_else(Instant::now);
     close_inherited()?;
+    // Before it asks to be told of its caller's end: the kernel forgets that with a change of user.
+    user.map_or(Ok(()), become_user)?;
     prctl::set_pdeathsig(Signal::SIGTERM)?;
     if getppid() != caller {
         // It died before it could be watched.
@@ -173,6 +202,14 @@ fn keep(order: &Order<'_>, caller: Pid) -> io::Result<()> {
     };
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     stdout.write_all(&text)
+}
+
+/// Becomes a user with all his groups, as sshd does for its command (misc.c, `subprocess`).
+fn become_user(name: &str) -> io::Result<()> {
+    let user = User::from_name(name)?.ok_or(ErrorKind::NotFound)?;
+    initgroups(&CString::new(name)?, user.gid)?;
+    setresgid(user.gid, user.gid, user.gid)?;
+    Ok(setresuid(user.uid, user.uid, user.uid)?)
 }
 
 /// Closes what a careless caller of our caller left open: a command gets three descriptors and no other.

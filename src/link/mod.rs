@@ -35,7 +35,7 @@ const MAX_NAME: usize = 32;
 
 /// A link holds up the login for as long; sssd answers from its cache within milliseconds, from a directory within
 /// some hundred. The most is the longest whole that can be configured.
-const TIMEOUT: TimeLimit = TimeLimit {
+pub(crate) const TIMEOUT: TimeLimit = TimeLimit {
     key: "timeout_ms",
     default: 1000,
     least: 50,
@@ -173,6 +173,16 @@ impl Template {
         Ok(command)
     }
 
+    /// The words that make this command again.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let word = |pieces: &Vec<Piece>| pieces.iter().map(ToString::to_string).collect();
+        let program = self.program.display().to_string();
+        std::iter::once(program)
+            .chain(self.arguments.iter().map(word))
+            .collect()
+    }
+
     /// The program's path.
     #[must_use]
     pub fn program(&self) -> &Path {
@@ -227,17 +237,16 @@ impl Template {
 
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.program.display())?;
-        for pieces in &self.arguments {
-            f.write_str(" ")?;
-            for piece in pieces {
-                match piece {
-                    Piece::Text(text) => f.write_str(&text.replace('%', "%%"))?,
-                    Piece::Token(token) => write!(f, "%{}", token.letter())?,
-                }
-            }
+        f.write_str(&self.words().join(" "))
+    }
+}
+
+impl fmt::Display for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(&text.replace('%', "%%")),
+            Self::Token(token) => write!(f, "%{}", token.letter()),
         }
-        Ok(())
     }
 }
 

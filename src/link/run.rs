@@ -22,7 +22,7 @@ use crate::reason::{Reason, Refusal};
 use crate::request::Words;
 
 /// What a keeper gets beyond its link's time: to start, to end what the link left running, and to say so.
-const GRACE: Duration = Duration::from_millis(300);
+pub(crate) const GRACE: Duration = Duration::from_millis(300);
 
 /// What came of one link.
 #[derive(Debug)]
@@ -201,7 +201,11 @@ fn outcome(link: &Link, state: State) -> Option<Outcome> {
 }
 
 /// A keeper's verdict.
-fn heard(keeper: &mut Child, deadline: Option<Instant>, timeout: Duration) -> Result<Vec<u8>, Refusal> {
+pub(crate) fn heard(
+    keeper: &mut Child,
+    deadline: Option<Instant>,
+    timeout: Duration,
+) -> Result<Vec<u8>, Refusal> {
     let failed =
         |error: io::Error| Refusal::new(Reason::LinkFailed, format!("its keeper is not heard: {error}"));
     let pipe = keeper

@@ -8,6 +8,7 @@
 //! unit     systemd's unit files and environment -> sshd's arguments
 //! args     sshd's arguments: -f, -o and what a check must repeat
 //! call     how sshd is told to call the command, and which of its tokens the helper's configuration needs
+//! adopt    somebody's command as a link of ours, and back
 //! layout   what belongs to us and what Amazon's packages left: drop-in, block, two lines, unit override
 //! dump     `sshd -T`: what it says, and whether a candidate may pass
 //! plan     Facts -> Plan | Refusal
@@ -16,6 +17,7 @@
 //! The other half does: [`system`] reads the facts, asks the real sshd about a candidate, writes, reloads, proves and
 //! takes back. Nothing in the first half touches a file, a clock or a process.
 
+pub mod adopt;
 pub mod args;
 pub mod call;
 pub mod config;

@@ -56,6 +56,12 @@ codes! {
         HardLinked = "hard-linked",
         /// No sshd program.
         SshdMissing = "sshd-missing",
+        /// The command to be adopted runs as root or becomes another user; a link runs as ours.
+        AdoptRoot = "adopt-root",
+        /// The command to be adopted gives something else as our user.
+        AdoptDiffers = "adopt-differs",
+        /// The command can't be adopted: its words, its place, or what it gave.
+        AdoptUnfit = "adopt-unfit",
         /// Neither traditional command path exists.
         CommandMissing = "command-missing",
         /// Both traditional command paths exist.
@@ -122,6 +128,14 @@ codes! {
         BlockChosen = "block-chosen",
         /// Another setting's effective value changed with the removal.
         SideEffect = "side-effect",
+        /// Somebody's command became a link.
+        Adopted = "adopted",
+        /// An adopted command is sshd's again.
+        GivenBack = "given-back",
+        /// The adopted link was edited, and stays.
+        AdoptedEdited = "adopted-edited",
+        /// Lines of an adopted command are comments, and its link is not in the configuration.
+        AdoptedLost = "adopted-link-missing",
         /// A token that the configuration needs and this sshd does not know was left out.
         TokenUnknown = "token-unknown",
         /// The helper's configuration can't be used, so nobody knows what it needs.

@@ -204,6 +204,8 @@ impl Machine {
             running: None,
             hold: self.files.get(Path::new(HOLD)).cloned(),
             hold_dir: true,
+            config: None,
+            files: BTreeMap::new(),
             options: Some(self.options),
             release: self.recent.then_some((9, 6)),
         }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::adopt;
 use super::survey::Survey;
 use super::{By, CommandState, Facts, Goal, Placement, Plan, State, Step, tree_refusal};
 use crate::config::DEFAULT_PATH;
@@ -307,6 +308,8 @@ fn remove(facts: &Facts, survey: &Survey, by: By) -> Result<Plan, Refusal> {
             .cloned()
             .collect(),
     };
+    let (given_back, config) = adopt::giving_back(facts, &mut plan.notices)?;
+    plan.steps.extend(given_back);
     let gone = |command: &str| state_of(facts, command).is_ours_or_gone();
     match &survey.dropin {
         Some(DropIn::Ours { .. }) => delete_dropin(facts, survey, &mut plan),
@@ -343,6 +346,7 @@ fn remove(facts: &Facts, survey: &Survey, by: By) -> Result<Plan, Refusal> {
     // Lines first: their numbers count the block.
     let text = edit(layout::delete_lines(&main_bytes, &numbers))?;
     let text = edit(layout::remove_block(&text).map(|done| done.unwrap_or(text)))?;
+    let text = crate::sshd::adopt::give_back(&text).unwrap_or(text);
     if text != main_bytes {
         writable_main(facts, facts.main.as_ref().map_or(1, |main| main.links))?;
         let mode = facts.main.as_ref().map_or(0o600, |main| main.mode);
@@ -361,6 +365,7 @@ fn remove(facts: &Facts, survey: &Survey, by: By) -> Result<Plan, Refusal> {
         }
     }
     plan.concerns_sshd = !plan.steps.is_empty();
+    plan.steps.extend(config);
     if by == By::Hand && facts.hold.is_none() {
         let after = "# `ec2-instance-connect setup remove` was called by hand. While this file exists, no installation\n\
                      # and no upgrade touches sshd's configuration. `ec2-instance-connect setup apply` deletes it.\n";

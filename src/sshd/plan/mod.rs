@@ -7,6 +7,7 @@
 //! Facts --survey--> Survey (the state, who is in force, what stands in the way) --plan--> Plan | Refusal
 //! ```
 
+pub mod adopt;
 mod decide;
 mod survey;
 
@@ -49,13 +50,17 @@ pub struct Facts {
     pub hold: Option<Vec<u8>>,
     /// Whether the directory of [`HOLD`](crate::sshd::HOLD) exists.
     pub hold_dir: bool,
+    /// The helper's configuration, where there is a file.
+    pub config: Option<(MainFile, Vec<u8>)>,
+    /// Each file of the snapshot behind its symlinks.
+    pub files: BTreeMap<PathBuf, MainFile>,
     /// What the helper's configuration needs on the line; `None` when it can't be used.
     pub options: Option<Options>,
     /// Which sshd it is, where the line needs options and it says so.
     pub release: Option<Release>,
 }
 
-/// The main file.
+/// The main file, or another that may be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MainFile {
     /// Its real path, symlinks resolved.

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{DropInFile, Facts, State, tree_refusal};
+use crate::config::DEFAULT_PATH;
+use crate::sshd::adopt::{self, LinkBlock};
 use crate::sshd::args::Arguments;
 use crate::sshd::call::Call;
 use crate::sshd::config;
@@ -108,6 +110,7 @@ pub fn survey(facts: &Facts) -> Result<Survey, Refusal> {
         .is_some_and(|found| Call::parse(&found.value).is_some())
         && user.as_ref().is_some_and(|found| found.value == RUN_AS);
     let mut notices = match_notices(&reading);
+    notices.extend(adopted_link_missing(facts));
     let (state, refusal) = if let Some(refusal) = damaged {
         (State::Damaged, Some(refusal))
     } else if ours_in_force {
@@ -302,8 +305,8 @@ fn foreign_setting(setting: &Setting) -> Refusal {
         Keyword::Command => (
             Refused::ForeignCommand,
             format!("another AuthorizedKeysCommand is configured: {}", setting.value),
-            "sshd runs one command only: keep it, or delete the line and run setup apply again, or let your command \
-             call ours for the users it does not know",
+            "sshd runs one command only: make it a link of ours with `ec2-instance-connect setup apply --adopt USER`, \
+             or keep it, or delete the line and run setup apply again",
         ),
         Keyword::CommandUser | Keyword::RunAs => (
             Refused::ForeignUser,
@@ -404,6 +407,25 @@ fn match_notices(reading: &Reading) -> Vec<Notice> {
             Notice::new(Noted::MatchOverrides, message).at(&setting.place)
         })
         .collect()
+}
+
+/// Somebody let the configuration be replaced, and the command that it had is now asked by nobody.
+fn adopted_link_missing(facts: &Facts) -> Option<Notice> {
+    let mut files = facts.snapshot.files.iter();
+    let (path, _) = files.find(|(_, bytes)| adopt::give_back(bytes).is_some())?;
+    let config = facts.config.as_ref().map(|(_, bytes)| bytes.as_slice());
+    if adopt::find_link(config.unwrap_or_default()) != LinkBlock::Absent {
+        return None;
+    }
+    let message = format!(
+        "the lines of an adopted command are comments, but {DEFAULT_PATH} has no adopted link: nobody asks it; write \
+         the [[chain]] again, or run setup remove and setup apply --adopt"
+    );
+    let place = Place {
+        file: path.clone(),
+        line: 1,
+    };
+    Some(Notice::new(Noted::AdoptedLost, message).at(&place))
 }
 
 fn shadowed(reading: &Reading) -> Vec<Notice> {

@@ -77,6 +77,10 @@ pub fn collect(root: &Root) -> Result<Machine, Refusal> {
     let (arguments, _) = effective_arguments(&facts, &start);
     facts.snapshot = snapshot(root, main_config(root, &arguments))?;
     facts.main = main_file(root, &facts.snapshot.main);
+    let paths = facts.snapshot.files.keys();
+    facts.files = paths
+        .filter_map(|path| Some((path.clone(), main_file(root, path)?)))
+        .collect();
     facts.dropin = dropin(root)?;
     facts.dropin_dir = root.exists(Path::new(DROPIN_DIR));
     facts.commands = COMMANDS.map(|path| command_state(root, path));
@@ -86,7 +90,12 @@ pub fn collect(root: &Root) -> Result<Machine, Refusal> {
         .map_err(|error| Refusal::io("can't be read", HOLD, &error))?;
     facts.hold_dir = Path::new(HOLD).parent().is_some_and(|dir| root.exists(dir));
 
-    facts.options = helper_config(root).map(|config| Options::of(&config));
+    let config = Path::new(DEFAULT_PATH);
+    let text = root
+        .read_if_exists(config)
+        .map_err(|error| Refusal::io("can't be read", config, &error))?;
+    facts.options = helper_config(text.as_deref()).map(|config| Options::of(&config));
+    facts.config = main_file(root, config).zip(text);
 
     let candidates = [
         facts
@@ -113,10 +122,9 @@ pub fn collect(root: &Root) -> Result<Machine, Refusal> {
 }
 
 /// The helper's configuration; `None` where it would refuse to use it.
-fn helper_config(root: &Root) -> Option<Config> {
-    let path = Path::new(DEFAULT_PATH);
-    match root.read_if_exists(path).ok()? {
-        Some(text) => Config::parse(std::str::from_utf8(&text).ok()?).ok(),
+fn helper_config(text: Option<&[u8]>) -> Option<Config> {
+    match text {
+        Some(text) => Config::parse(std::str::from_utf8(text).ok()?).ok(),
         None => Some(Config::default()),
     }
 }

@@ -19,3 +19,4 @@ pub mod root;
 pub mod run;
 pub mod service;
 pub mod transaction;
+pub mod trial;

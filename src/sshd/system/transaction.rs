@@ -24,8 +24,12 @@ use super::journal::{Found, Journal, STATE_DIR, state_dir};
 use super::judge::{self, Opinion, Request, Verdict};
 use super::root::Root;
 use super::service::{self, Service, Witness};
+use super::trial;
+use crate::config::Config;
+use crate::link::TIMEOUT;
 use crate::sshd::args::Arguments;
 use crate::sshd::dump::{self, Passed, Rejected};
+use crate::sshd::plan::adopt::Adoption;
 use crate::sshd::plan::{self, By, Goal, Placement, Plan, State, Step, Survey, effective_arguments};
 use crate::sshd::reason::{Noted, Notice, Refusal, Refused};
 use crate::sshd::{DROPIN, DROPIN_DIR, RUN_AS};
@@ -35,6 +39,9 @@ const LOCK_TIME: Duration = Duration::from_secs(20);
 
 /// Between two tries for the lock.
 const LOCK_POLL: Duration = Duration::from_millis(100);
+
+/// A command that was tried at rest gets so many times as long at a login.
+const SLOWER: u128 = 4;
 
 /// What a call is to look at, and how.
 #[derive(Debug, Clone)]
@@ -47,6 +54,8 @@ pub struct Options {
     pub reload: bool,
     /// For whom `sshd -T -C` is asked; `None` picks somebody.
     pub user: Option<String>,
+    /// For whom a command in the way is tried, to be adopted; `None` leaves it alone.
+    pub adopt: Option<String>,
 }
 
 /// How a call ended well.
@@ -132,7 +141,8 @@ pub fn preview(options: &Options, goal: Goal) -> Result<Report, Refusal> {
     let notices = interrupted(&options.root)?;
     let machine = facts::collect(&options.root)?;
     let survey = plan::survey(&machine.facts)?;
-    let decided = decide(options, &machine, &survey, goal)?;
+    let adoption = adoption(options, &machine, &survey, goal)?;
+    let decided = decide(options, &machine, &survey, goal, adoption.as_ref())?;
     let ending = match (decided.plan.steps.is_empty(), is_held(&decided.plan)) {
         (_, true) => Ending::Held,
         (true, false) => Ending::Unchanged,
@@ -160,7 +170,8 @@ pub fn execute(options: &Options, goal: Goal) -> Result<Report, Refusal> {
     let repaired = repair(options)?;
     let machine = facts::collect(root)?;
     let survey = plan::survey(&machine.facts)?;
-    let decided = decide(options, &machine, &survey, goal)?;
+    let adoption = adoption(options, &machine, &survey, goal)?;
+    let decided = decide(options, &machine, &survey, goal, adoption.as_ref())?;
     let ending = match (decided.plan.steps.is_empty(), is_held(&decided.plan)) {
         (_, true) => Ending::Held,
         (true, false) => Ending::Unchanged,
@@ -216,9 +227,52 @@ fn report(options: &Options, machine: &Machine, survey: Survey, decided: Decided
     }
 }
 
+/// What is to be adopted, once it was tried; `None` where nothing is asked for or in the way.
+fn adoption(
+    options: &Options,
+    machine: &Machine,
+    survey: &Survey,
+    goal: Goal,
+) -> Result<Option<Adoption>, Refusal> {
+    let Some(user) = options.adopt.as_deref().filter(|_| goal == Goal::Apply) else {
+        return Ok(None);
+    };
+    let facts = &machine.facts;
+    let Some(candidate) = plan::adopt::candidate(facts, survey)? else {
+        return Ok(None);
+    };
+    if !options.root.is_live() {
+        let remedy = "write the [[chain]] into the image yourself; CHAINING.md says how";
+        return Err(Refusal::new(
+            Refused::AdoptUnfit,
+            "a command can't be tried in an image",
+            remedy,
+        ));
+    }
+    if !geteuid().is_root() {
+        return Err(Refusal::new(
+            Refused::NotRoot,
+            "only root may try a command as other users",
+            "call it with sudo",
+        ));
+    }
+    let elapsed = trial::run(&candidate, user)?;
+    let wanted = elapsed.as_millis().saturating_mul(SLOWER);
+    let usual = TIMEOUT.default.into();
+    let most = Config::default().imds.total_timeout.as_millis();
+    let timeout = (wanted > usual).then_some(wanted.min(most));
+    plan::adopt::adoption(facts, &candidate, timeout).map(Some)
+}
+
 /// Plans, and has sshd judge: the drop-in first; where that will not do, the block.
-fn decide(options: &Options, machine: &Machine, survey: &Survey, goal: Goal) -> Result<Decided, Refusal> {
-    let first = judged(options, machine, survey, goal, Placement::DropIn);
+fn decide(
+    options: &Options,
+    machine: &Machine,
+    survey: &Survey,
+    goal: Goal,
+    adoption: Option<&Adoption>,
+) -> Result<Decided, Refusal> {
+    let first = judged(options, machine, survey, goal, adoption, Placement::DropIn);
     match first {
         Err(refusal)
             if goal == Goal::Apply
@@ -228,7 +282,7 @@ fn decide(options: &Options, machine: &Machine, survey: &Survey, goal: Goal) -> 
                 ) =>
         {
             // The drop-in's objection is the one to tell when the block is no better.
-            judged(options, machine, survey, goal, Placement::Block).map_err(|_| refusal)
+            judged(options, machine, survey, goal, adoption, Placement::Block).map_err(|_| refusal)
         }
         other => other,
     }
@@ -239,9 +293,13 @@ fn judged(
     machine: &Machine,
     survey: &Survey,
     goal: Goal,
+    adoption: Option<&Adoption>,
     placement: Placement,
 ) -> Result<Decided, Refusal> {
-    let plan = plan::plan(&machine.facts, survey, goal, options.by, placement)?;
+    let plan = match adoption {
+        Some(adoption) => adoption.plan(options.by, placement)?,
+        None => plan::plan(&machine.facts, survey, goal, options.by, placement)?,
+    };
     // Both sides are asked with the arguments of the next start, so that only our files can make a difference.
     let start = if plan.unit_changes {
         &survey.start_without_override
@@ -363,7 +421,10 @@ fn steps_for_sshd(machine: &Machine, steps: &[Step]) -> Vec<Step> {
         .as_ref()
         .map(|main| main.real.clone())
         .unwrap_or_default();
-    let read = |path: &Path| path == main || path == Path::new(DROPIN) || path == Path::new(DROPIN_DIR);
+    let is_read = |path: &Path| machine.facts.files.values().any(|file| file.real == path);
+    let read = |path: &Path| {
+        path == main || path == Path::new(DROPIN) || path == Path::new(DROPIN_DIR) || is_read(path)
+    };
     steps.iter().filter(|step| read(step.path())).cloned().collect()
 }
 
