@@ -1,6 +1,6 @@
 # ec2-instance-connect: `make demo` shows a login, `make test` proves everything that one machine can.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test faults check bench fuzz fuzz-coverage judge miri sanitize valgrind supply-chain install clean
+.PHONY: help build demo test faults load check bench fuzz fuzz-coverage judge miri sanitize valgrind supply-chain install clean
 
 CARGO ?= cargo
 PREFIX ?= /usr
@@ -9,6 +9,9 @@ TIME ?= 60
 RUNS ?=
 TARGETS ?=
 PAIRS ?= 2000
+LOGINS ?=
+WRONG ?=
+RATE ?=
 REFERENCE ?=
 
 help: ## list the targets
@@ -31,13 +34,16 @@ faults: ## faults of network, clock, disk, memory and logger around the release 
 	$(CARGO) build --locked --workspace
 	EIC_FAULTS=long EIC_HELPER=$(CURDIR)/target/release/eic_run_authorized_keys $(CARGO) test --locked --test faults
 
+load: ## storms of logins and a flood of wrong keys through a real sshd (LOGINS=50 WRONG=200 for the short form)
+	@LOGINS=$(LOGINS) WRONG=$(WRONG) RATE=$(RATE) tests/load/run
+
 check: ## format, lints, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
 bench: ## instruction counts, memory and logins beside the reference (REFERENCE=dir of its scripts)
-	@tests/bench/run
+	@REFERENCE=$(REFERENCE) LOGINS=$(LOGINS) tests/bench/run
 
 fuzz: ## run every fuzz target for TIME seconds, or RUNS=5000000 executions, each (docs/FUZZING.md)
 	@TIME=$(TIME) RUNS=$(RUNS) tests/fuzz/run $(TARGETS)

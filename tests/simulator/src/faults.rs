@@ -1,6 +1,7 @@
 //! Misbehaviour on request: which requests it strikes and what happens to them.
 
 use serde::{Deserialize, Serialize};
+use std::time::Instant;
 
 /// Which paths a fault strikes, compared as the bytes of the request line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,14 @@ pub enum Effect {
     Body(String),
     /// 200 with these bytes.
     Bytes(Vec<u8>),
+    /// 503 to what comes faster than so many requests in a second, after so many at once: the service's own throttling,
+    /// of which no figures are published.
+    Throttle {
+        /// Requests in a second.
+        per_second: u32,
+        /// Requests at once.
+        burst: u32,
+    },
     /// The AWS API alone: this exception, such as `ThrottlingException`.
     Exception(String),
 }
@@ -114,11 +123,28 @@ impl Fault {
 
 /// The installed faults, with what they have seen so far.
 #[derive(Default)]
-pub(crate) struct Faults(Vec<(Fault, u32)>);
+pub(crate) struct Faults(Vec<Installed>);
+
+struct Installed {
+    fault: Fault,
+    seen: u32,
+    /// What a [`Effect::Throttle`] still lets pass at once, as of when.
+    left: f64,
+    since: Instant,
+}
 
 impl Faults {
     pub(crate) fn install(&mut self, fault: Fault) {
-        self.0.push((fault, 0));
+        let left = match fault.effect {
+            Effect::Throttle { burst, .. } => f64::from(burst),
+            _ => 0.0,
+        };
+        self.0.push(Installed {
+            fault,
+            seen: 0,
+            left,
+            since: Instant::now(),
+        });
     }
 
     pub(crate) fn clear(&mut self) {
@@ -127,22 +153,41 @@ impl Faults {
 
     /// The effects on this request, in order of installation.
     pub(crate) fn strike(&mut self, method: &str, path: &str) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        for (fault, seen) in &mut self.0 {
-            let path_matches = match &fault.paths {
-                Paths::Exact(exact) => path == exact,
-                Paths::Prefix(prefix) => path.starts_with(prefix),
-            };
-            if !path_matches || fault.method.as_deref().is_some_and(|m| m != method) {
-                continue;
-            }
-            let number = *seen;
-            *seen = seen.saturating_add(1);
-            if number >= fault.skip && fault.times.is_none_or(|n| number - fault.skip < n) {
-                effects.push(fault.effect.clone());
-            }
+        self.0
+            .iter_mut()
+            .filter_map(|installed| installed.strike(method, path, Instant::now()))
+            .collect()
+    }
+}
+
+impl Installed {
+    fn strike(&mut self, method: &str, path: &str, now: Instant) -> Option<Effect> {
+        let fault = &self.fault;
+        let path_matches = match &fault.paths {
+            Paths::Exact(exact) => path == exact,
+            Paths::Prefix(prefix) => path.starts_with(prefix),
+        };
+        if !path_matches || fault.method.as_deref().is_some_and(|m| m != method) {
+            return None;
         }
-        effects
+        let number = self.seen;
+        self.seen = self.seen.saturating_add(1);
+        if number < fault.skip || fault.times.is_some_and(|n| number - fault.skip >= n) {
+            return None;
+        }
+        match fault.effect {
+            Effect::Throttle { per_second, burst } => {
+                let gained = now.saturating_duration_since(self.since).as_secs_f64() * f64::from(per_second);
+                self.since = now;
+                self.left = f64::from(burst).min(self.left + gained);
+                if self.left >= 1.0 {
+                    self.left -= 1.0;
+                    return None;
+                }
+                Some(Effect::Status(503))
+            }
+            ref effect => Some(effect.clone()),
+        }
     }
 }
 
@@ -163,6 +208,27 @@ mod tests {
         assert!(faults.strike("GET", "/b").is_empty());
         let struck: Vec<bool> = (0..5).map(|_| !faults.strike("GET", "/a").is_empty()).collect();
         assert_eq!(struck, [false, true, true, false, false]);
+    }
+
+    #[test]
+    fn throttle_lets_a_burst_pass_and_then_its_rate() {
+        let throttle = Effect::Throttle {
+            per_second: 10,
+            burst: 3,
+        };
+        let mut faults = Faults::default();
+        faults.install(Fault::under("/", throttle));
+        let begun = faults.0[0].since;
+        let mut at = |ms| faults.0[0].strike("GET", "/", begun + std::time::Duration::from_millis(ms));
+        let struck: Vec<bool> = [0, 0, 0, 0, 50, 110, 120, 1000, 1000, 1000, 1000]
+            .map(|ms| at(ms) == Some(Effect::Status(503)))
+            .to_vec();
+        assert_eq!(
+            struck,
+            [
+                false, false, false, true, true, false, true, false, false, false, true
+            ]
+        );
     }
 
     #[test]

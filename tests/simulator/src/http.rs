@@ -170,7 +170,11 @@ async fn deliver(answer: Answer, keep_alive: bool, socket: &socket2::Socket) -> 
                     }
                     Effect::Body(text) => (status, body) = (200, text.into_bytes()),
                     Effect::Bytes(bytes) => (status, body) = (200, bytes),
-                    Effect::Delay(_) | Effect::Header(..) | Effect::HugeHeader(_) | Effect::Exception(_) => {}
+                    Effect::Delay(_)
+                    | Effect::Header(..)
+                    | Effect::HugeHeader(_)
+                    | Effect::Throttle { .. }
+                    | Effect::Exception(_) => {}
                 }
             }
         }

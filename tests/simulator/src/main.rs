@@ -310,6 +310,12 @@ fn read_effect(word: &str) -> Result<Effect, Failure> {
         "stall" => Some(Effect::Stall),
         "redirect" => Some(Effect::Redirect(value.to_owned())),
         "body" => Some(Effect::Body(value.to_owned())),
+        "throttle" => value.split_once(',').and_then(|(per_second, burst)| {
+            Some(Effect::Throttle {
+                per_second: number(per_second)?,
+                burst: number(burst)?,
+            })
+        }),
         "exception" => Some(Effect::Exception(value.to_owned())),
         "header" => value
             .split_once(':')
