@@ -106,15 +106,12 @@ fn dispatch(command: Subcommand) -> Page {
 
 /// A page of one JSON document.
 fn json_page(document: &impl serde::Serialize, exit: u8) -> Page {
-    match serde_json::to_vec(document) {
-        Ok(mut out) => {
-            out.push(b'\n');
-            Page {
-                out,
-                exit,
-                ..Page::default()
-            }
-        }
+    match output::json_line(document) {
+        Ok(out) => Page {
+            out,
+            exit,
+            ..Page::default()
+        },
         Err(error) => Page {
             err: format!("{error}\n"),
             exit: EXIT_REFUSED,

@@ -14,6 +14,28 @@ pub struct Page {
     pub exit: u8,
 }
 
+/// One JSON document on one line, in printable ASCII: what a terminal would obey among foreign text (C1 controls,
+/// changes of direction) is escaped as RFC 8259 §7 has it, and reads back as it was.
+///
+/// # Errors
+/// serde's, of types that cannot be JSON.
+pub fn json_line(document: &impl serde::Serialize) -> serde_json::Result<Vec<u8>> {
+    let json = serde_json::to_string(document)?;
+    let mut line = String::with_capacity(json.len().saturating_add(1));
+    for letter in json.chars() {
+        // Outside of strings JSON has no such letter.
+        if letter.is_ascii() && letter != '\u{7f}' {
+            line.push(letter);
+        } else {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                line.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    line.push('\n');
+    Ok(line.into_bytes())
+}
+
 /// Prints a page. A reader that has gone away (`| head`) is no failure; a full disk is.
 #[must_use]
 pub fn show(page: &Page) -> ExitCode {
@@ -34,4 +56,19 @@ pub fn show(page: &Page) -> ExitCode {
 pub fn show_usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_printable_ascii_and_reads_back_as_it_was() {
+        let hostile = "a\u{9b}31m\u{202e}\u{7f}\u{1f600}\n\"\\";
+        let line = json_line(&[hostile]).unwrap();
+        let (end, text) = line.split_last().unwrap();
+        assert_eq!(*end, b'\n');
+        assert!(text.iter().all(u8::is_ascii_graphic));
+        assert_eq!(serde_json::from_slice::<Vec<String>>(&line).unwrap(), [hostile]);
+    }
 }

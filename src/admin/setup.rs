@@ -228,22 +228,7 @@ fn page(command: &str, json: bool, result: Result<Report, Refusal>) -> Page {
     };
     let exit = if refused { EXIT_REFUSED } else { 0 };
     if json {
-        let document = document(command, &result);
-        return match serde_json::to_vec(&document) {
-            Ok(mut out) => {
-                out.push(b'\n');
-                Page {
-                    out,
-                    exit,
-                    ..Page::default()
-                }
-            }
-            Err(error) => Page {
-                err: format!("{error}\n"),
-                exit: EXIT_REFUSED,
-                ..Page::default()
-            },
-        };
+        return super::json_page(&document(command, &result), exit);
     }
     match result {
         Ok(report) => {

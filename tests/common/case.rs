@@ -1,10 +1,13 @@
 //! Evidence for one login, sound unless a test makes it otherwise, judged in-process.
 
+use std::fs;
 use std::io::Write as _;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use clap::Parser;
+use ec2_instance_connect::admin::verify::Verify;
 use ec2_instance_connect::authorize::{Evidence, Facts, Verdicts, judge};
 use ec2_instance_connect::config::{Anchors, Config, OcspPolicy};
 use ec2_instance_connect::file::Owner;
@@ -30,6 +33,13 @@ pub const SHA256: &str = "SHA256:UCUiLr7Pjs9wFFJMDByLgc3NrtdU344OgUM45wZPcIQ";
 pub const MD5: &str = "MD5:ae:6f:ba:1b:70:2c:ae:c7:5c:ab:6e:4d:5e:d4:c7:23";
 /// The time of all tests, so that none depends on the clock: 2026-01-01.
 pub const NOW: i64 = 1_767_225_600;
+
+/// `verify`, told as on its command line.
+#[derive(Parser)]
+struct Told {
+    #[command(flatten)]
+    verify: Verify,
+}
 
 /// One login's evidence, and how it is judged.
 #[derive(Clone)]
@@ -136,7 +146,94 @@ impl Case {
             fingerprint: self.fingerprint.map(|text| Fingerprint::new(text).unwrap()),
             now: UnixTime::since_unix_epoch(Duration::from_secs(NOW.unsigned_abs())),
         };
-        judge(&evidence, question, &config, &mut Facts::default())
+        let verdicts = judge(&evidence, question, &config, &mut Facts::default());
+        self.agrees_with_verify(&evidence, &config, &verdicts);
+        verdicts
+    }
+
+    /// `verify` on the same evidence, laid out as `capture` does, comes to the same verdict on every record.
+    #[track_caller]
+    fn agrees_with_verify(&self, evidence: &Evidence, config: &Config, verdicts: &Result<Verdicts, Refusal>) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        fs::write(path("keys"), &evidence.active_keys).unwrap();
+        fs::write(path("signer-cert"), &evidence.documents.signer_cert).unwrap();
+        fs::create_dir(path("ocsp")).unwrap();
+        for (name, base64) in &evidence.staples {
+            fs::write(directory.path().join("ocsp").join(name.as_str()), base64).unwrap();
+        }
+        let at = format!("@{NOW}");
+        let (keys, signer, ocsp) = (path("keys"), path("signer-cert"), path("ocsp"));
+        let anchors = match &config.trust.anchors {
+            Anchors::Auto => "auto".to_owned(),
+            Anchors::Amazon => "amazon".to_owned(),
+            Anchors::System => "system".to_owned(),
+            Anchors::File(path) => path.to_str().unwrap().to_owned(),
+        };
+        let policy = match config.trust.ocsp {
+            OcspPolicy::Require => "require",
+            OcspPolicy::IfPresent => "if-present",
+        };
+        let mut words = vec![
+            "verify",
+            "--json",
+            "--keys",
+            &keys,
+            "--signer-cert",
+            &signer,
+            "--ocsp",
+            &ocsp,
+        ];
+        words.extend([
+            "--instance-id",
+            INSTANCE,
+            "--at",
+            &at,
+            "--anchors",
+            &anchors,
+            "--ocsp-policy",
+            policy,
+        ]);
+        words.extend(["--region", &self.region, "--domain", &self.domain]);
+        words.extend(
+            self.fingerprint
+                .iter()
+                .flat_map(|fingerprint| ["--fingerprint", fingerprint]),
+        );
+        let partition = self.partition.map(Partition::name);
+        words.extend(partition.iter().flat_map(|name| ["--partition", name]));
+        let page = Told::parse_from(words).verify.run();
+        let report: serde_json::Value =
+            serde_json::from_slice(&page.out).unwrap_or_else(|_| panic!("verify: {}", page.err));
+        let code = |refusal: &Refusal| refusal.reason.code().to_owned();
+        let (refusal, records): (Option<String>, Vec<Option<String>>) = match verdicts {
+            Ok(verdicts) => {
+                let records = verdicts.iter().map(|verdict| verdict.as_ref().err().map(code));
+                (None, records.collect())
+            }
+            Err(refusal) => (Some(code(refusal)), Vec::new()),
+        };
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+        assert_eq!(text(&report["refusal"]["reason"]), refusal, "{report}");
+        if refusal.is_none() {
+            let told: Vec<Option<String>> = report["records"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|record| {
+                    let holds = record["verdict"] == "holds";
+                    assert_eq!(holds, record["reason"].is_null(), "{record}");
+                    text(&record["reason"])
+                })
+                .collect();
+            assert_eq!(told, records, "{report}");
+        }
+        let holds = refusal.is_none() && records.iter().any(Option::is_none);
+        assert_eq!(
+            (report["holds"] == true, page.exit),
+            (holds, u8::from(!holds)),
+            "{report}"
+        );
     }
 
     /// Whether the one key comes out, or why not.

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::check::{Check, Outcome};
+use crate::admin::output;
 use crate::admin::paint::{self, Shade};
 
 /// Name and version of the JSON form. A field may be added under the same number; anything else takes a new one.
@@ -26,13 +27,11 @@ struct Document<'a> {
 /// # Errors
 /// None that can come of these types; serde's signature.
 pub fn json(user: &str, checks: &[Check]) -> serde_json::Result<Vec<u8>> {
-    let mut out = serde_json::to_vec(&Document {
+    output::json_line(&Document {
         schema: SCHEMA,
         user,
         checks,
-    })?;
-    out.push(b'\n');
-    Ok(out)
+    })
 }
 
 /// One line for each check, the remedy below it.

@@ -74,8 +74,7 @@ pub fn json(history: &History, mut out: impl Write) -> io::Result<()> {
         cloudtrail: history.cloudtrail.as_ref(),
         rows: history.rows.iter().map(JsonRow::from).collect(),
     };
-    serde_json::to_writer(&mut out, &document)?;
-    out.write_all(b"\n")
+    out.write_all(&crate::admin::output::json_line(&document)?)
 }
 
 #[derive(Serialize)]

@@ -27,7 +27,7 @@ use crate::config::{Anchors, Config, OcspPolicy};
 use crate::file::Owner;
 use crate::instance::InstanceId;
 use crate::keys::Question;
-use crate::place::DnsSuffix;
+use crate::place::{DnsSuffix, Partition};
 use crate::reason::{Reason, Refusal};
 use crate::request::Fingerprint;
 use evidence::Material;
@@ -71,6 +71,9 @@ pub struct Verify {
     /// Whether each certificate needs a staple
     #[arg(long, value_name = "POLICY", default_value = "require")]
     ocsp_policy: Policy,
+    /// Refuse evidence that places the instance in any other partition: aws, aws-cn, aws-us-gov, ...
+    #[arg(long, value_name = "PARTITION")]
+    partition: Option<String>,
     /// A DNS suffix to take beside those of AWS's partitions (may be repeated)
     #[arg(long, value_name = "DOMAIN")]
     extra_domain: Vec<String>,
@@ -168,6 +171,10 @@ impl Verify {
             Policy::Require => OcspPolicy::Require,
             Policy::IfPresent => OcspPolicy::IfPresent,
         };
+        let partition = |name: &str| {
+            Partition::from_name(name).ok_or_else(|| format!("`{}` is no partition", view::shown(name)))
+        };
+        config.instance.partition = self.partition.as_deref().map(partition).transpose()?;
         let suffix = |name: &String| {
             DnsSuffix::new(name).ok_or_else(|| format!("`{}` is no DNS suffix", view::shown(name)))
         };
