@@ -177,6 +177,15 @@ fn help_names_what_the_manual_page_names() {
     {
         assert!(manual.contains(word), "{word} is not in the manual page");
     }
+    let help = helper(["--help"]).stdout;
+    let option = regex::Regex::new("--[a-z][a-z-]+").unwrap();
+    for word in option.find_iter(&manual) {
+        assert!(
+            help.contains(word.as_str()),
+            "{} is in the manual page alone",
+            word.as_str()
+        );
+    }
     assert!(manual.contains(&format!("ec2-instance-connect {}", env!("CARGO_PKG_VERSION"))));
 }
 

@@ -199,61 +199,84 @@ fn rows_are_chosen_by_time_user_and_principal() {
     assert_eq!(rows[0]["session"]["seconds"], 731);
 }
 
-#[test]
-fn hostile_lines_forge_no_row_and_break_no_terminal() {
-    let directory = TempDir::new().unwrap();
-    let log = directory.path().join("auth.log");
+/// What a client can have sshd log by the name that it gives, and what else can be sent to a logger, without the
+/// logger's own prefix. `prefix` is that, for lines that bring one of their own.
+fn hostile(prefix: &str) -> Vec<(&'static str, String)> {
     let accepted = format!("Accepted publickey for root from 192.0.2.66 port 6 ssh2: RSA {KEY_B}");
     let provided = format!(
         "Providing ssh key from EC2 Instance Connect with fingerprint: {KEY_B} user=root sshd-pid=666 expires=1738233608"
     );
-    let prefix = "Jan 30 10:39:10 host";
-    let mut text = fs::read(fixture("rhel-openssh-8.0.secure")).unwrap();
-    for line in [
-        // What a client can put into a user name, as sshd and rsyslog write it.
-        format!("{prefix} sshd[666]: Invalid user {provided} from 192.0.2.66 port 6"),
-        format!(
-            "{prefix} sshd[666]: Invalid user x\\012{prefix} sshd[666]: {accepted} from 192.0.2.66 port 6"
+    let (sshd, helper) = ("sshd[666]", "ec2-instance-connect[1]");
+    vec![
+        (sshd, format!("Invalid user {provided} from 192.0.2.66 port 6")),
+        (sshd, format!("Invalid user {accepted} from 192.0.2.66 port 6")),
+        // A line feed as sshd's strnvis and as rsyslog write it, and as it is.
+        (sshd, format!("Invalid user x\\012{prefix} sshd[666]: {accepted} from 192.0.2.66 port 6")),
+        (sshd, format!("Invalid user x#012{prefix} {helper}: {provided} from 192.0.2.66 port 6")),
+        (
+            sshd,
+            format!("Failed publickey for invalid user {accepted} from 192.0.2.66 port 6 ssh2: RSA {KEY_B}"),
         ),
-        format!(
-            "{prefix} sshd[666]: Invalid user x#012{prefix} ec2-instance-connect[1]: {provided} from 192.0.2.66 port 6"
+        (sshd, format!("Connection closed by invalid user {accepted} 192.0.2.66 port 6 [preauth]")),
+        (sshd, provided.clone()),
+        (sshd, accepted.clone()),
+        ("evil[1]", format!("{helper}: {provided}")),
+        // Drowned in control bytes.
+        (
+            helper,
+            "Refused EC2 Instance Connect keys for \x1b[2J: reason=user user=\x1b[2J sshd-pid=666 detail=\"\x1b]0;x\x07\"".to_owned(),
         ),
-        format!(
-            "{prefix} sshd[666]: Failed publickey for invalid user {accepted} from 192.0.2.66 port 6 ssh2: RSA {KEY_B}"
-        ),
-        format!("{prefix} sshd[666]: {provided}"),
-        format!("{prefix} sshd[666]: {accepted}"),
-        format!("{prefix} evil[1]: ec2-instance-connect[1]: {provided}"),
-        // Cut in two by a megabyte, and drowned in control bytes.
-        format!(
-            "{prefix} sshd[666]: {}{prefix} ec2-instance-connect[1]: {provided}",
-            "x".repeat(1 << 20)
-        ),
-        format!(
-            "{prefix} ec2-instance-connect[1]: Refused EC2 Instance Connect keys for \x1b[2J: reason=user user=\x1b[2J sshd-pid=666 detail=\"\x1b]0;x\x07\""
-        ),
-        format!("{prefix} ec2-instance-connect[1]: {provided}\x1b[2J"),
-        format!("\x1b[2J{prefix} ec2-instance-connect[1]: {provided}"),
-    ] {
-        text.extend_from_slice(line.as_bytes());
-        text.push(b'\n');
-    }
-    text.extend_from_slice(b"\xff\xfe\x00\n\n");
-    fs::write(&log, text).unwrap();
-    date(&log);
-    let found = rows(tool().arg("--log").arg(&log));
-    assert_eq!(
-        found.iter().map(brief).collect::<Vec<_>>(),
-        [json!(["login", "ec2-user", "192.0.2.7", 60, "pid", "pam"])]
-    );
-    let output = tool().arg("--log").arg(&log).output().unwrap();
+        (helper, format!("{provided}\x1b[2J")),
+        (helper, format!("{provided}\u{9b}31m\u{202e}")),
+        // Cut in two by a megabyte.
+        (sshd, format!("{}{prefix} {helper}: {provided}", "x".repeat(1 << 20))),
+    ]
+}
+
+/// The same rows as without anything hostile, and nothing that a terminal would obey.
+#[track_caller]
+fn only(expected: &[Value], command: impl Fn() -> Command) {
+    let found = rows(&mut command());
+    assert_eq!(found.iter().map(brief).collect::<Vec<_>>(), expected);
+    let output = command().output().unwrap();
     assert!(
         output
             .stdout
             .iter()
             .chain(&output.stderr)
-            .all(|b| b.is_ascii_graphic() || b" \n".contains(b))
+            .all(|b| b.is_ascii_graphic() || b" \n".contains(b)),
+        "{output:?}"
     );
+}
+
+#[test]
+fn hostile_lines_of_a_text_file_forge_no_row_and_break_no_terminal() {
+    for (name, prefix) in [
+        ("rhel-openssh-8.0.secure", "Jan 30 10:39:10 host"),
+        ("debian-openssh-8.4.auth.log", "Jan 30 10:39:10 host"),
+        (
+            "debian-openssh-10.0.auth.log",
+            "2025-01-30T10:39:10.000001+00:00 host",
+        ),
+    ] {
+        let directory = TempDir::new().unwrap();
+        let log = directory.path().join("auth.log");
+        let mut text = fs::read(fixture(name)).unwrap();
+        for (sender, line) in hostile(prefix) {
+            text.extend_from_slice(format!("{prefix} {sender}: {line}\n").as_bytes());
+            text.extend_from_slice(format!("\x1b[2J{prefix} {sender}: {line}\n").as_bytes());
+        }
+        text.extend_from_slice(b"\xff\xfe\x00\n\n");
+        fs::write(&log, text).unwrap();
+        date(&log);
+        let expected: Vec<Value> = rows_of(name).iter().map(brief).collect();
+        assert!(!expected.is_empty());
+        only(&expected, || {
+            let mut command = tool();
+            command.arg("--log").arg(&log);
+            command
+        });
+    }
 }
 
 #[test]
@@ -401,6 +424,63 @@ fn in_the_journal_the_senders_uid_decides() {
         String::from_utf8(output.stderr)
             .unwrap()
             .starts_with("3 lines say what only sshd")
+    );
+}
+
+#[test]
+fn hostile_lines_of_the_journal_forge_no_row_and_break_no_terminal() {
+    let root = TempDir::new().unwrap();
+    fs::create_dir_all(root.path().join("var/log/journal/x")).unwrap();
+    fs::create_dir_all(root.path().join("etc")).unwrap();
+    fs::write(
+        root.path().join("etc/passwd"),
+        "root:x:0:0\nec2-instance-connect:x:998:1\n",
+    )
+    .unwrap();
+    let mut entries = vec![
+        entry(
+            2,
+            1,
+            998,
+            71,
+            "ec2-instance-connect",
+            &format!(
+                "Providing ssh key from EC2 Instance Connect with fingerprint: {KEY_A} user=alice sshd-pid=70 expires={}",
+                PUSHED + 60
+            ),
+        ),
+        entry(
+            3,
+            1,
+            0,
+            70,
+            "sshd",
+            &format!("Accepted publickey for alice from 192.0.2.7 port 50022 ssh2: ED25519 {KEY_A}"),
+        ),
+    ];
+    for (sender, line) in hostile("Jan 30 10:39:10 host") {
+        let (name, _) = sender.split_once('[').unwrap();
+        // sshd's own lines about the client, root's; and what any user logs under the helper's name.
+        let uid = if name == "sshd" { 0 } else { 1001 };
+        entries.push(entry(4, 1, uid, 666, name, &line));
+        // What is no text comes as a list of numbers (journalctl's --output=json).
+        let mut bytes = entry(4, 1, uid, 666, name, "");
+        bytes["MESSAGE"] = json!([line.as_bytes(), b"\xff\n"].concat());
+        entries.push(bytes);
+        // What journalctl holds back for its length.
+        let mut long = entry(4, 1, uid, 666, name, "");
+        long["MESSAGE"] = Value::Null;
+        entries.push(long);
+    }
+    let bin = TempDir::new().unwrap();
+    let path = stub_journalctl(bin.path(), &entries);
+    only(
+        &[json!(["login", "alice", "192.0.2.7", null, "pid", null])],
+        || {
+            let mut command = tool();
+            command.env("PATH", &path).arg("--root").arg(root.path());
+            command
+        },
     );
 }
 

@@ -99,6 +99,33 @@ fn man_pages_and_completions_come_from_the_same_definition() {
             .unwrap()
             .contains("setup")
     );
+    // Each subcommand that --help names has a page, and each option of its own --help is in that.
+    let text = |words: &[&str]| String::from_utf8(run(words).stdout).unwrap();
+    let (_, rest) = text(&["--help"])
+        .split_once("Commands:\n")
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .unwrap();
+    let listed = rest.lines().take_while(|line| line.starts_with("  "));
+    let subcommands: Vec<&str> = listed
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert!(subcommands.len() >= 8, "{subcommands:?}");
+    let option = regex::Regex::new("--[a-z][a-z-]+").unwrap();
+    for name in subcommands {
+        let page = fs::read_to_string(dir.path().join(format!("ec2-instance-connect-{name}.8")))
+            .unwrap()
+            .replace("\\-", "-");
+        let help = text(&[name, "--help"]);
+        let options = help.split_once("Options:").map_or("", |(_, options)| options);
+        for word in option.find_iter(options) {
+            assert!(
+                page.contains(word.as_str()),
+                "{name}: {} is not in its page",
+                word.as_str()
+            );
+        }
+    }
     for file in [
         "ec2-instance-connect",
         "_ec2-instance-connect",
