@@ -21,7 +21,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::case::{INSTANCE, KEY_LINE};
+use common::case::{INSTANCE, KEY_LINE, SHA256};
 use eic_simulator::faults::{Effect, Fault};
 use eic_simulator::signer::Part;
 use eic_simulator::{Simulator, World};
@@ -295,6 +295,95 @@ fn config_check_prints_what_is_documented() {
         tool(&["config", "check", "--json", "/nonexistent/config.toml"]),
     ];
     hold("ec2-instance-connect/config-check/1", &samples);
+}
+
+#[test]
+fn access_check_prints_what_is_documented() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    let rule =
+        "[[access]]\neffect = \"allow\"\nusers = [\"alice\"]\nprincipals = [\"arn:aws:iam::*:user/alice\"]\n";
+    fs::write(&path, rule).unwrap();
+    let ask = |more: &[&str]| {
+        let words = [
+            "access",
+            "check",
+            "--json",
+            "--config",
+            path.to_str().unwrap(),
+            "--user",
+            "alice",
+        ];
+        tool(&[&words, more].concat())
+    };
+    let samples = [
+        ask(&[
+            "--principal",
+            "arn:aws:iam::123456789012:user/alice",
+            "--from",
+            "192.0.2.7",
+        ]),
+        ask(&["--principal", "nobody"]),
+        ask(&[]),
+        tool(&[
+            "access",
+            "check",
+            "--json",
+            "--config",
+            "/nonexistent",
+            "--user",
+            "alice",
+        ]),
+    ];
+    assert!(
+        samples[0]["given"] == true && samples[0]["rule"] == 1,
+        "{}",
+        samples[0]
+    );
+    hold("ec2-instance-connect/access-check/1", &samples);
+}
+
+#[test]
+fn compare_prints_what_is_documented() {
+    let simulator = Simulator::start(World::nitro(INSTANCE)).unwrap();
+    simulator.push(USER, KEY_LINE);
+    simulator.push_expiring(USER, KEY_LINE, "arn:aws:iam::123456789012:user/late", Some(-5));
+    let config = simulator.config_file();
+    let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGGA2b8TiZ0kEhSRpJlKh3UHHUTxEwrEnCQlAOsVAfSQ";
+    let mut samples = Vec::new();
+    for with in [
+        vec!["/bin/sh", "-c", "echo \"$0\"; exit 1", other],
+        vec!["/bin/echo", other],
+        vec!["/bin/true"],
+    ] {
+        let output = Command::new(TOOL)
+            .args(["compare", "--here", "--json", "--user", USER, "--config"])
+            .arg(&config)
+            .arg("--with")
+            .args(with)
+            .output()
+            .unwrap();
+        let lines = output
+            .stdout
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
+        samples.extend(lines.map(|line| serde_json::from_slice::<Value>(line).unwrap()));
+    }
+    simulator.put(CERT, "no certificate");
+    samples.push(tool(&[
+        "compare",
+        "--here",
+        "--json",
+        "--user",
+        USER,
+        "--config",
+        config.to_str().unwrap(),
+        "--fingerprint",
+        SHA256,
+        "--with",
+        "/bin/true",
+    ]));
+    hold("ec2-instance-connect/compare/1", &samples);
 }
 
 #[test]
