@@ -81,7 +81,9 @@ fn configuration_that_is_shipped_is_sound_also_with_every_default_written_out() 
     assert_eq!(shown, "FILE: sound\n");
     assert_eq!((&json["present"], &json["problems"]), (&json!(true), &json!([])));
 
-    let is_setting = |line: &&str| line.starts_with('#') && line.contains(" = ") && !line.starts_with("# ");
+    let is_setting = |line: &&str| {
+        line.starts_with("#[[") || (line.starts_with('#') && line.contains(" = ") && !line.starts_with("# "))
+    };
     assert!(shipped.lines().filter(is_setting).count() > 5);
     let written: Vec<&str> = shipped
         .lines()

@@ -363,6 +363,65 @@ fn what_one_time_keys_need_is_named_and_mended() {
 }
 
 #[test]
+fn odd_rules_and_guards_that_keep_the_user_out_are_named() {
+    in_namespaces("odd_rules_and_guards_that_keep_the_user_out_are_named", || {
+        let patient = Patient::new();
+        let config = "/etc/ec2-instance-connect/config.toml";
+        sh(&format!("cp -p {config} /mnt/config"));
+        let back = format!("cp -p /mnt/config {config}");
+        for (tables, id, outcome, word) in [
+            (
+                "[[access]]\\neffect = \"allow\"",
+                "access",
+                "warn",
+                "lets everybody",
+            ),
+            (
+                "[[access]]\\neffect = \"deny\"",
+                "access",
+                "warn",
+                "no rule allows",
+            ),
+            (
+                "[[access]]\\neffect = \"allow\"\\ngroups = [\"no-such-group\"]",
+                "access",
+                "warn",
+                "there is no group no-such-group",
+            ),
+            ("[guards]\\nmin_uid = 60000", "guards", "fail", "min-uid"),
+            ("[guards]\\ndeny_users = [\"a*\"]", "guards", "fail", "deny-user"),
+            (
+                "[options]\\nprincipal_environment = true",
+                "user-environment",
+                "warn",
+                "no session gets EIC_PRINCIPAL",
+            ),
+        ] {
+            let line = format!("printf '{tables}\\n' >>{config}");
+            patient.broken(&line, id, outcome, word, Mend::Line(&back));
+        }
+        sh(&format!(
+            "printf '[options]\\nprincipal_environment = true\\n' >>{config}"
+        ));
+        let dropin = format!("{DROPINS}/10-environment.conf");
+        for (value, outcome, word) in [
+            ("EIC_PRINCIPAL", "pass", "EIC_PRINCIPAL"),
+            ("LANG,EIC_*", "pass", "EIC_*"),
+            ("LANG", "warn", "no session gets"),
+            ("yes", "warn", "LD_PRELOAD"),
+        ] {
+            sh(&format!("echo PermitUserEnvironment {value} >{dropin}"));
+            patient.sick("user-environment", outcome, word);
+        }
+        // What needs more of sshd than its line says.
+        sh(&format!("rm {dropin}; {back}"));
+        let from = "[[access]]\\neffect = \"allow\"\\nfrom = [\"192.0.2.0/24\"]";
+        let line = format!("printf '{from}\\n' >>{config}");
+        patient.broken(&line, "command", "warn", "--connection %C", Mend::Line(&back));
+    });
+}
+
+#[test]
 fn broken_sshd_configuration_is_named_with_its_line() {
     in_namespaces("broken_sshd_configuration_is_named_with_its_line", || {
         let patient = Patient::new();
