@@ -488,8 +488,11 @@ fn command_that_moved_is_followed() {
 #[test]
 fn missing_user_is_refused() {
     let machine = machine!();
+    machine.changed("apply --package");
     machine.ok("userdel ec2-instance-connect");
     machine.refused("apply", "user-missing");
+    let status = machine.setup("status");
+    assert_eq!((status.state(), status.refusal()), ("ours", "user-missing"));
 }
 
 #[test]

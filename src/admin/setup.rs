@@ -237,13 +237,13 @@ fn page(command: &str, json: bool, result: Result<Report, Refusal>) -> Page {
             // Writing to a String can't fail.
             let _ = text(command, &report, paint::wanted(), &mut out, &mut err);
             Page {
-                out: out.into_bytes(),
-                err,
+                out: for_terminal(&out).into_bytes(),
+                err: for_terminal(&err),
                 exit,
             }
         }
         Err(refusal) => Page {
-            err: refusal_text(&refusal),
+            err: for_terminal(&refusal_text(&refusal)),
             exit,
             ..Page::default()
         },
@@ -336,6 +336,22 @@ const fn action(step: &Step) -> &'static str {
         Step::Delete { .. } => "delete",
         Step::RemoveDirectory { .. } => "remove-directory",
     }
+}
+
+/// What a configuration says may hold sequences that a terminal obeys, or that turn the reading direction. Lines stay
+/// lines, letters of any script stay letters; the rest is shown as what it is. (JSON has its own escapes.)
+fn for_terminal(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        let plain =
+            matches!(letter, '\n' | '\t' | ' ') || letter.is_ascii_graphic() || letter.is_alphanumeric();
+        if plain {
+            shown.push(letter);
+        } else {
+            shown.extend(letter.escape_default());
+        }
+    }
+    shown
 }
 
 /// The form for people: results on standard output, remarks on standard error.
@@ -467,6 +483,19 @@ mod tests {
         assert_eq!(json["schema"], SCHEMA);
         assert_eq!(json["refusal"]["code"], "foreign-none");
         assert_eq!(json["refusal"]["owner"], "openssh-server");
+    }
+
+    #[test]
+    fn sequence_for_a_terminal_is_shown_and_not_sent() {
+        let refusal = Refusal::new(
+            Refused::ForeignCommand,
+            "/bin/\u{1b}[31mred\u{202e} für",
+            "keep it",
+        );
+        assert_eq!(
+            page("apply", false, Err(refusal)).err,
+            "refused [foreign-command] /bin/\\u{1b}[31mred\\u{202e} für\n  what to do: keep it\n"
+        );
     }
 
     #[test]

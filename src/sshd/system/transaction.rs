@@ -122,6 +122,8 @@ pub fn status(options: &Options) -> Result<Report, Refusal> {
         Verdict::Heard(opinion) => effective(options, &opinion),
         Verdict::NoNamespace(_) | Verdict::NotRunnable(_) => None,
     };
+    // What an apply would meet: somebody's decision, or a command or user that is missing since.
+    let obstacle = plan::plan(&machine.facts, &survey, Goal::Apply, By::Hand, Placement::DropIn).err();
     Ok(Report {
         ending: Ending::Unchanged,
         state: survey.state,
@@ -129,7 +131,7 @@ pub fn status(options: &Options) -> Result<Report, Refusal> {
         effective,
         steps: Vec::new(),
         notices,
-        obstacle: survey.refusal,
+        obstacle,
     })
 }
 
