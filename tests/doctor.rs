@@ -325,6 +325,11 @@ fn what_one_time_keys_need_is_named_and_mended() {
         patient.is_well();
         assert!(!remarks().contains("one_time"), "{}", remarks());
 
+        sh(&format!(
+            "rmdir {run}; ec2-instance-connect setup apply --no-reload"
+        ));
+        patient.is_well();
+
         patient.broken(
             &format!("chmod 0750 {run}"),
             "one-time",

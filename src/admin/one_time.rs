@@ -1,14 +1,18 @@
-//! What would keep `[keys] one_time` from working on this machine, for `config check`: seen by whoever asks, from the
-//! outside. `doctor` looks with the eyes of the helper's user, which says more and needs root.
+//! What `[keys] one_time` needs of this machine.
+//!
+//! For `config check`, what would keep it from working, seen by whoever asks, from the outside: `doctor` looks with the
+//! eyes of the helper's user, which says more and needs root. For `setup apply`, the directory where nobody made it.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 
 use nix::unistd::User;
 
 use super::doctor::sshd;
 use crate::claim::DIRECTORY;
+use crate::config::Config;
 use crate::sshd::RUN_AS;
 use crate::sshd::system::root::Root;
 
@@ -29,6 +33,29 @@ pub fn remarks() -> Vec<String> {
         ));
     }
     remarks
+}
+
+/// Makes the directory of claims where the configuration asks for one-time keys and nobody has made it: no tmpfiles.d has
+/// run, or the setting is older than this boot. Says what was done, and what could not be.
+#[must_use]
+pub fn make_directory() -> String {
+    let wanted = Config::load(None).is_ok_and(|config| config.keys.one_time);
+    let absent = fs::symlink_metadata(DIRECTORY).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    if !(wanted && absent) {
+        return String::new();
+    }
+    match made() {
+        Ok(()) => format!("Made {DIRECTORY}, where one-time keys are noted, until the next boot.\n"),
+        Err(error) => format!("Could not make {DIRECTORY}, where one-time keys are noted: {error}\n"),
+    }
+}
+
+/// Nobody but root can put anything in the way: the directory lies in `/run`.
+fn made() -> io::Result<()> {
+    let owner =
+        User::from_name(RUN_AS)?.ok_or_else(|| io::Error::other(format!("there is no user {RUN_AS}")))?;
+    fs::DirBuilder::new().mode(0o700).create(DIRECTORY)?;
+    std::os::unix::fs::chown(DIRECTORY, Some(owner.uid.as_raw()), None)
 }
 
 /// Whether the last mount on `/proc` hides other users' processes (proc(5), `hidepid`).

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::EXIT_REFUSED;
+use super::one_time;
 use super::output::Page;
 use super::paint::{self, Shade};
 use crate::sshd::plan::{By, Goal, State, Step};
@@ -132,13 +133,18 @@ impl Setup {
             Action::Apply(_) => transaction::execute(&options, Goal::Apply),
             Action::Remove(_) => transaction::execute(&options, Goal::Remove),
         };
-        page(
+        let applied = result.is_ok() && matches!(self.action, Action::Apply(_)) && root.is_live();
+        let mut page = page(
             name,
             common.json,
             result
                 .map(|report| named(report, &root))
                 .map_err(|refusal| with_owner(refusal, &root)),
-        )
+        );
+        if applied {
+            page.err.push_str(&one_time::make_directory());
+        }
+        page
     }
 }
 
