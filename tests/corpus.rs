@@ -82,6 +82,29 @@ fn corpus_of_places_passes() {
 }
 
 #[test]
+fn corpus_of_links_words_passes_and_sound_ones_become_arguments() {
+    let outcomes = replay("link_words", targets::link::words);
+    assert_eq!(outcome(&outcomes, "sound"), 4);
+    assert_eq!(outcome(&outcomes, "hyphen"), 0);
+    assert_eq!(outcome(&outcomes, "unknown-token"), 0);
+    assert_eq!(outcome(&outcomes, "shell-text"), 0);
+    assert_eq!(outcome(&outcomes, "missing"), 0);
+    assert_eq!(outcome(&outcomes, "not-utf8"), 1);
+}
+
+#[test]
+fn corpus_of_links_lines_passes_and_sound_ones_are_passed_on() {
+    let outcomes = replay("link_lines", targets::link::lines);
+    assert_eq!(outcome(&outcomes, "sound"), 2);
+    assert_eq!(outcome(&outcomes, "unfinished"), 1);
+    assert_eq!(outcome(&outcomes, "crlf"), 1);
+    assert_eq!(outcome(&outcomes, "escape"), 0);
+    assert_eq!(outcome(&outcomes, "nul"), 0);
+    assert_eq!(outcome(&outcomes, "long-line"), 0);
+    assert_eq!(outcome(&outcomes, "verdict"), 2);
+}
+
+#[test]
 fn corpus_of_chains_passes() {
     replay("chain", targets::chain);
 }

@@ -15,12 +15,14 @@ mod common;
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::case::INSTANCE;
 use common::instance::{Instance, lines};
 use common::machine::{in_namespaces, sh};
+use common::run::HELPER;
 use common::sshd::{Sshd, command, myself, tools};
 use eic_simulator::record::Record;
 use eic_simulator::{Simulator, World};
@@ -68,6 +70,88 @@ fn sshd_without_fingerprint_and_with_md5_is_served() {
         simulator.push(&me, &sshd.public_key("key"));
         sshd.lets_in(&me, "key");
     }
+}
+
+/// The helper with a configuration of the test's own, and sshd's tokens before USER as setup writes them.
+fn chained(simulator: &Simulator, directory: &Path) -> (PathBuf, String) {
+    let config = directory.join("config.toml");
+    fs::write(&config, simulator.config_toml()).unwrap();
+    let options = "--home %h --key %k --type %t";
+    let command = format!(
+        "/usr/bin/env {HELPER} --config {} {options} %u %f",
+        config.display()
+    );
+    (config, command)
+}
+
+#[test]
+fn a_links_keys_log_in_beside_the_pushed_one_and_whatever_it_does_keeps_nobody_out() {
+    if !tools("a_links_keys_log_in_beside_the_pushed_one_and_whatever_it_does_keeps_nobody_out") {
+        return;
+    }
+    let simulator = Simulator::start(World::nitro(INSTANCE)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (config, command) = chained(&simulator, directory.path());
+    let me = myself();
+    let sshd = Sshd::start("127.0.0.1", &command, &me);
+    let link = |command: &str| {
+        let chain = format!("[[chain]]\nname = \"link\"\ntimeout_ms = 200\ncommand = {command}\n");
+        fs::write(&config, simulator.config_toml() + &chain).unwrap();
+    };
+    simulator.push(&me, &sshd.public_key("key"));
+    sshd.lets_in(&me, "key");
+    sshd.keeps_out(&me, "other");
+
+    let other = sshd.file("other.pub");
+    link(&format!("[\"/bin/cat\", \"{}\"]", other.display()));
+    fs::write(
+        &config,
+        fs::read_to_string(&config).unwrap().replace("= 200", "= 2500"),
+    )
+    .unwrap();
+    sshd.lets_in(&me, "other");
+    sshd.lets_in(&me, "key");
+
+    let then = format!("cat {}; ", other.display());
+    for what in [
+        "sleep 600",
+        "exit 1",
+        "kill -9 0",
+        "setsid sleep 600 & sleep 600",
+        "printf '\\\\000'",
+        "yes",
+    ] {
+        link(&format!("[\"/bin/sh\", \"-c\", \"{then}{what}\"]"));
+        sshd.lets_in(&me, "key");
+        sshd.keeps_out(&me, "other");
+    }
+    fs::write(
+        &config,
+        simulator.config_toml() + "[[chain]]\ncommand = [\"cat\"]\n",
+    )
+    .unwrap();
+    sshd.keeps_out(&me, "key");
+}
+
+/// A command that gives back whatever key it is asked about lets everybody in: so sshd's words do arrive.
+#[test]
+fn sshds_own_tokens_reach_a_link() {
+    if !tools("sshds_own_tokens_reach_a_link") {
+        return;
+    }
+    let simulator = Simulator::start(World::nitro(INSTANCE)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (config, command) = chained(&simulator, directory.path());
+    let me = myself();
+    let sshd = Sshd::start("127.0.0.1", &command, &me);
+    sshd.keeps_out(&me, "other");
+    let home = sh("echo ~");
+    let text = format!("[ \\\"$3 $4\\\" = '{} {me}' ] && echo \\\"$1 $2\\\"", home.trim());
+    let chain = format!(
+        "[[chain]]\ntimeout_ms = 2500\ncommand = [\"/bin/sh\", \"-c\", \"{text}\", \"sh\", \"%t\", \"%k\", \"%h\", \"%u\"]\n"
+    );
+    fs::write(&config, simulator.config_toml() + &chain).unwrap();
+    sshd.lets_in(&me, "other");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::output::Page;
 use super::paint::{self, Shade};
 use super::verify::view::shown;
 use crate::config::{self, Anchors, Config, DEFAULT_PATH, OcspPolicy, ReadError};
-use crate::file::{FileError, Owner};
+use crate::file::{self, FileError, Owner};
 use crate::trust::anchors::{AnchorSet, Source};
 
 /// Name and version of the JSON form. A field may be added under the same number; anything else takes a new one.
@@ -178,6 +178,22 @@ pub fn remarks(config: &Config) -> Vec<Problem> {
     if config.keys.one_time {
         let problem = |remark: &String| Problem::warning(&format!("[keys] one_time: {remark}"));
         problems.extend(super::one_time::remarks().iter().map(problem));
+    }
+    for link in &config.chain {
+        if let Err(what) = file::safe_program(link.command().program()) {
+            let message = format!(
+                "[[chain]] {}: it will not be run, since sshd would not: {what}",
+                link.name
+            );
+            problems.push(Problem::warning(&message));
+        }
+        if link.timeout > config.imds.total_timeout {
+            let message = format!(
+                "[[chain]] {}: timeout_ms is longer than [imds] total_timeout_ms, which ends it before",
+                link.name
+            );
+            problems.push(Problem::warning(&message));
+        }
     }
     problems
 }

@@ -31,6 +31,8 @@ pub mod evidence;
 pub mod history;
 #[path = "http.rs"]
 pub mod http;
+#[path = "link.rs"]
+pub mod link;
 #[path = "sshd.rs"]
 pub mod sshd;
 

@@ -37,6 +37,8 @@ checks! {
     Config = "config",
     /// What is odd about the access rules.
     Access = "access",
+    /// Whether sshd would run the commands that the configuration chains to.
+    Links = "links",
     /// Whether the user exists as whom sshd runs the command.
     RunAsUser = "run-as-user",
     /// Whether sshd would run the command, by owner and mode.

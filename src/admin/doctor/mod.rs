@@ -26,6 +26,8 @@ use nix::unistd::{Uid, User};
 
 use crate::cage::InForce;
 use crate::config::Config;
+use crate::file;
+use crate::link::Link;
 use crate::reason::Reason;
 use crate::sshd::dump;
 use crate::sshd::plan::CommandState;
@@ -114,10 +116,37 @@ fn examine(root: &Root, user: &str) -> Sheet {
     instance(run_as.as_ref(), opinion.as_ref(), &mut sheet);
     login(user, sshd.as_ref(), opinion.as_ref(), &mut sheet);
     own_rules(user, sshd.as_ref(), opinion.as_ref(), &mut sheet);
+    let _ = sheet.note(Id::Links, links());
     let _ = sheet.note(Id::Selinux, host::selinux(root));
     let _ = sheet.note(Id::Apparmor, host::apparmor());
     sheet.sort();
     sheet
+}
+
+/// Whether sshd would run the commands that the configuration chains to; what they say, `explain` shows.
+fn links() -> Finding {
+    let Ok(config) = Config::load(None) else {
+        return Finding::skip(format!("see {}", Id::Config.code()));
+    };
+    let wrong = |link: &Link| {
+        let what = file::safe_program(link.command().program()).err()?;
+        Some(format!("{}: {what}", link.name))
+    };
+    let wrongs: Vec<String> = config.chain.iter().filter_map(wrong).collect();
+    if !wrongs.is_empty() {
+        return Finding::warn(
+            format!("sshd would not run every link: {}", wrongs.join("; ")),
+            "it and every directory above it must be root's and writable by root alone: `chown root:` and `chmod go-w` \
+             what is shown",
+        );
+    }
+    match config.chain.as_slice() {
+        [] => Finding::pass("no [[chain]]: no other command is asked"),
+        links => {
+            let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+            Finding::pass(format!("sshd would run {}", names.join(", ")))
+        }
+    }
 }
 
 fn privileges() -> Finding {

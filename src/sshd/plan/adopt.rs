@@ -72,6 +72,10 @@ pub fn candidate(facts: &Facts, survey: &Survey) -> Result<Option<Candidate>, Re
             ..unfit(message)
         });
     };
+    if user.value == "root" {
+        let message = format!("{} runs as root; a link runs as {RUN_AS}", command.value);
+        return Err(Refusal::new(Refused::AdoptRoot, message, PAGE).at(&user.place));
+    }
     for setting in [command, user] {
         let real = facts
             .files
@@ -87,10 +91,6 @@ pub fn candidate(facts: &Facts, survey: &Survey) -> Result<Option<Candidate>, Re
             );
             return Err(unfit(&message).at(&setting.place));
         }
-    }
-    if user.value == "root" {
-        let message = format!("{} runs as root; a link runs as {RUN_AS}", command.value);
-        return Err(Refusal::new(Refused::AdoptRoot, message, PAGE).at(&user.place));
     }
     if user.value.contains('%') {
         return Err(unfit("it runs as whoever logs in; a link always runs as one user").at(&user.place));
