@@ -91,9 +91,9 @@ class Desk:
         self.ec2.tell("expire")
 
 
-def rules(suite, bed, deb):
+def rules(suite, bed, release, deb):
     """With an sshd that tells the connection: rules on caller and source, guards, options."""
-    desk = Desk(suite, bed, "trixie", deb)
+    desk = Desk(suite, bed, release, deb)
     machine = desk.machine
     desk.configure("")
     desk.gets_in("without rules everybody gets in", DEV, ELSEWHERE)
