@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use common::case::{Case, INSTANCE, KEY_LINE};
-use common::machine::without_calls;
+use common::machine::{in_namespaces, own_dev, sh, without_calls};
 use common::run;
 use ec2_instance_connect::cage::{self, Needs};
 use ec2_instance_connect::config::Anchors;
@@ -122,6 +122,7 @@ fn perform(act: &str) -> Result<(), Errno> {
         }
         "signal" => nix::sys::signal::kill(nix::unistd::getppid(), None),
         "send" => datagram.send_to(b"x", "/dev/log").map(drop).map_err(errno),
+        "abort" => std::process::abort(),
         "memory" => {
             let much: Vec<u8> = vec![1; 512 * 1024 * 1024];
             Err(Errno::from_raw(i32::from(much[much.len() - 1])))
@@ -211,6 +212,13 @@ fn a_child_that_was_started_before_can_be_ended() {
     assert_eq!(refused("children-end"), None);
 }
 
+/// A panic of the shipped program, which aborts, ends as one outside of the cage does.
+#[test]
+fn an_abort_is_not_held_up() {
+    let output = act("abort");
+    assert_eq!(output.status.signal(), Some(nix::libc::SIGABRT), "{output:?}");
+}
+
 #[test]
 fn memory_beyond_the_limit_ends_the_process() {
     let output = act("memory");
@@ -297,6 +305,29 @@ fn a_login_where_the_kernel_has_no_cage_is_not_refused() {
         assert_eq!(outcome.stdout, format!("{KEY_LINE}\n"), "{outcome:?}");
         assert!(caged(&outcome).unwrap().starts_with(left), "{outcome:?}");
     }
+}
+
+/// The standard library itself panics where it finds no random bytes: getrandom(2) fails, and there is no device.
+#[test]
+fn a_panic_ends_with_nothing_on_standard_output_and_no_success() {
+    let name = "a_panic_ends_with_nothing_on_standard_output_and_no_success";
+    in_namespaces(name, || {
+        let (_simulator, directory, config) = simulator();
+        own_dev(directory.path());
+        let traced = |inject: &[&str]| {
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-o", "/dev/null"]).args(inject);
+            run::run(strace.arg(run::HELPER).arg("--config").arg(&config).arg(USER))
+        };
+        sh("rm /dev/urandom");
+        let outcome = traced(&[]);
+        assert_eq!(outcome.stdout, format!("{KEY_LINE}\n"), "{outcome:?}");
+
+        let outcome = traced(&["-e", "inject=getrandom:error=ENOSYS"]);
+        assert!(outcome.stderr.contains("panicked at"), "{outcome:?}");
+        assert_eq!(outcome.stdout, "");
+        assert_ne!(outcome.code, Some(0));
+    });
 }
 
 /// A proof that reads a bundle, in the cage.

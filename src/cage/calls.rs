@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter,
+    BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch, apply_filter,
 };
 
 use super::{Layer, Needs};
@@ -125,8 +125,11 @@ pub(super) fn filter(needs: &Needs<'_>) -> Layer {
         refusing(architecture, needs, std::process::id()),
     ];
     for program in programs {
-        let program = program.map_err(|error| error.to_string())?;
-        apply_filter(&program).map_err(|error| error.to_string())?;
+        let program = program.map_err(|_| "cannot be built".to_owned())?;
+        apply_filter(&program).map_err(|error| match error {
+            Error::Prctl(error) | Error::Seccomp(error) => error.to_string(),
+            _ => "not as the kernel wants it".to_owned(),
+        })?;
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 //! login was said to need.
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
-    RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, AccessNet, CreateRulesetError, PathBeneath, PathFd, RestrictSelfError,
+    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
 };
 
 use super::{Layer, Needs};
@@ -17,7 +17,12 @@ pub(super) fn restrict(needs: &Needs<'_>) -> Layer {
     match ruleset(needs) {
         Ok(RulesetStatus::NotEnforced) => Err("not in this kernel, or not switched on".to_owned()),
         Ok(_) => Ok(()),
-        Err(error) => Err(error.to_string()),
+        // The system's words alone: which right was meant does not matter here, and all their names would make the program larger.
+        Err(
+            RulesetError::CreateRuleset(CreateRulesetError::CreateRulesetCall { source, .. })
+            | RulesetError::RestrictSelf(RestrictSelfError::RestrictSelfCall { source, .. }),
+        ) => Err(source.to_string()),
+        Err(_) => Err("not as the kernel wants it".to_owned()),
     }
 }
 

@@ -38,6 +38,7 @@ def enter(script, tools, packages, release=True):
             sys.exit(f"this needs {tool}: apt-get install {packages}")
     if release:
         subprocess.run(["cargo", "build", "--locked", "--release"], cwd=TOP, check=True)
+        subprocess.run(["cargo", "build", "--locked", "--release", "--package", "cage-cost"], cwd=TOP, check=True)
     subprocess.run(["cargo", "build", "--locked", "--workspace"], cwd=TOP, check=True)
     os.environ["EIC_BENCH_INSIDE"] = "1"
     os.execvp("unshare", ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child",
