@@ -10,7 +10,7 @@ import re
 import time
 
 from debian_suites import HELPER, NAME, install
-from ec2 import ANCHORS, INSTANCE, USER, Ec2, prepare
+from ec2 import ANCHORS, CONFIG as BASE, INSTANCE, USER, Ec2, prepare
 from testbed import METADATA_IPV4
 
 LIBEXEC = f"/usr/libexec/{NAME}/eic_run_authorized_keys"
@@ -22,8 +22,8 @@ RELOAD = "systemctl reload ssh.service"
 METADATA = "/latest/meta-data"
 
 # One family of addresses is enough, so these two are never worse than skipped; this EC2's authority is nobody's, so its
-# anchors can never be Amazon's, and the warning about that is what is well here.
-NEVER_WELL_OR_NEVER_WORSE = {"imds-ipv4", "imds-ipv6", "anchors"}
+# anchors can never be Amazon's, and the warning about that is what is well here; the cage is the host kernel's affair.
+NEVER_WELL_OR_NEVER_WORSE = {"imds-ipv4", "imds-ipv6", "anchors", "cage"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Case:
     user: str = USER
     # Also see a real login refused meanwhile.
     refuses: bool = False
+    # Outcomes that the remedy leaves other than they were at first.
+    leaves: tuple = ()
 
 
 def drop_in(text):
@@ -55,6 +57,11 @@ def drop_in(text):
 def sshd(check, outcome, text, seen, **more):
     """A case of one file in sshd's configuration."""
     return Case(check, outcome, drop_in(text), seen, **more)
+
+
+def rules(text):
+    """Shell that writes the helper's configuration, with this in it."""
+    return f"cat >{CONFIG} <<'END'\n{BASE}{text}END\n"
 
 
 REINSTALL = f"apt-get -y -qq -o Dpkg::Use-Pty=0 install --reinstall /var/tmp/{NAME}.deb"
@@ -131,6 +138,21 @@ MACHINE = [
     ),
 ]
 
+MACHINE += [
+    Case("access", "warn", rules('[[access]]\neffect = "allow"\ngroups = ["nosuchgroup"]\n'), "no group nosuchgroup", remedy=rules(""), says="mend the rules"),
+    Case("guards", "fail", rules(f'[guards]\ndeny_users = ["{USER}"]\n'), "deny", remedy=rules(""), says="log in as another user", refuses=True),
+    Case("one-time", "fail", rules("[keys]\none_time = true\n") + f"rm -r /run/{NAME}", f"/run/{NAME}", refuses=True),
+    Case(
+        "user-environment",
+        "warn",
+        rules("[options]\nprincipal_environment = true\n"),
+        "PermitUserEnvironment no",
+        remedy=drop_in("PermitUserEnvironment EIC_PRINCIPAL"),
+        says="PermitUserEnvironment EIC_PRINCIPAL",
+        leaves=(("user-environment", "pass"),),
+    ),
+]
+
 SKEW = "Date:Thu, 01 Jan 2026 00:00:00 GMT"
 
 LOGIN = [
@@ -193,7 +215,9 @@ class Patient:
         self.ec2.configure()
         self.well = {user: self.outcomes(user) for user in (USER, "root")}
         odd = {check: word for check, word in self.well[USER].items() if word != "pass"}
-        suite.equal("at first all is well", {"anchors": "warn", "root-login": "skip"}, odd)
+        odd.pop("cage", None)
+        well = {"anchors": "warn", "root-login": "skip", "user-environment": "skip"}
+        suite.equal("at first all is well", well, odd)
 
     def doctor(self, user=USER, by=()):
         """One run; returns its exit status and the checks by name."""
@@ -244,7 +268,7 @@ class Patient:
         after = self.doctor(case.user)[1]
         self.suite.equal(
             f"{name}: all is well once the remedy was followed",
-            self.well[case.user],
+            {**self.well[case.user], **dict(case.leaves)},
             {check: one["outcome"] for check, one in after.items()},
         ) or print(f"      | remedy: {remedy}\n      | {after.get(case.check)}", flush=True)
 
