@@ -283,14 +283,15 @@ pub fn plan(data: &[u8]) -> usize {
         let wanted = apply.wanted.as_deref();
         let winner = after.reading.winner(Keyword::Command);
         if winner.map(|setting| setting.value.as_str()) != wanted {
-            // A file of somebody's has Amazon's two lines, for a command that is not there, and comes first: `sshd -T`
-            // will say so, and setup gives up. Anything else would be another's command, overruled or ahead of ours.
-            let place = winner
-                .filter(|setting| Call::parse(&setting.value).is_some())
-                .map(|it| &it.place.file);
-            let theirs = |file: &PathBuf| file != Path::new(MAIN_CONFIG) && file != Path::new(DROPIN);
+            // Somebody has Amazon's line in a file of his, or twice in the main one, for a command that is not there, and it
+            // comes first: `sshd -T` will say so, and setup gives up. Anything else would be another's command,
+            // overruled or ahead of ours.
+            let call = winner.and_then(|setting| Some((Call::parse(&setting.value)?, &setting.place.file)));
+            let theirs = |(call, file): (Call, &PathBuf)| {
+                file != Path::new(DROPIN) && !wanted.is_some_and(|wanted| wanted.starts_with(call.path))
+            };
             assert!(
-                place.is_some_and(theirs),
+                call.is_some_and(theirs),
                 "another command is in force: {winner:?}"
             );
             return apply.steps.len();
