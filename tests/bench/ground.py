@@ -1,14 +1,17 @@
 """What `make bench` and `make load` stand on: a machine in namespaces of its own that its files say is the instance,
 the simulator at the metadata service's real address, and sshds."""
 
+import collections
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 
@@ -110,6 +113,28 @@ class Simulator:
             return self.ask("push", user=user, key=line.read())["requestId"]
 
 
+class Journal(threading.Thread):
+    """journald's socket, on a /run of our own: the reasons that the helper gives, counted."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.reasons = collections.Counter()
+        os.makedirs("/run/systemd/journal")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind("/run/systemd/journal/socket")
+        os.chmod("/run/systemd/journal/socket", 0o666)
+        self.start()
+
+    def run(self):
+        while True:
+            self.reasons.update(re.findall(rb"^EIC_REASON=(.*)$", self.socket.recv(65536), re.M))
+
+    def take(self):
+        """What was counted since the last time, in words; the ordinary `fingerprint` of a wrong key left out."""
+        reasons, self.reasons = self.reasons, collections.Counter()
+        return ", ".join(f"{count} {reason.decode()}" for reason, count in reasons.items() if reason != b"fingerprint")
+
+
 def scratch():
     """A directory that every user of the machine may enter."""
     work = tempfile.mkdtemp(prefix="eic-bench-")
@@ -117,7 +142,7 @@ def scratch():
     return work
 
 
-def prepare(work, helper=HELPER):
+def prepare(work, helper=HELPER, settings=""):
     """A machine whose files say that it is the instance, with the simulator's root where each program looks."""
     state = f"{work}/ec2/{INSTANCE}"
     sh(f"""
@@ -131,7 +156,7 @@ def prepare(work, helper=HELPER):
       for file in passwd shadow; do mount --bind {work}/etc/$file /etc/$file; done
       mkdir -p {work}/eic; cp {state}/root.pem {work}/eic/one.pem
       cat /etc/ssl/certs/ca-certificates.crt {state}/root.pem >{work}/eic/many.pem
-      for set in one many; do printf '[trust]\\nanchors = "{work}/eic/%s.pem"\\n' $set >{work}/eic/$set.toml; done
+      for set in one many; do printf '[trust]\\nanchors = "{work}/eic/%s.pem"\\n{settings}' $set >{work}/eic/$set.toml; done
       chmod 644 {work}/eic/*
       ssh-keygen -q -t ed25519 -N '' -f {work}/key; ssh-keygen -q -t ed25519 -N '' -f {work}/hostkey
     """)
