@@ -1,6 +1,6 @@
 //! A path from the signer's certificate to a trust anchor (RFC 5280 §6), and what that path must be like.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 
 use pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, Error, KeyUsage, VerifiedPath};
@@ -82,11 +82,11 @@ impl Chain {
         let anchors = anchors.trust_anchors();
 
         // The verifier asks this of every path it could take and goes on where the answer is no; it can carry
-        // only its own errors, so ours wait beside it.
-        let objection = RefCell::new(None);
+        // only its own errors, so ours wait beside it, the first one for all. A Cell, since a RefCell can panic.
+        let objection = Cell::new(None);
         let examine = |path: &VerifiedPath<'_>| {
             examine(path, &parsed_leaf, naming).map_err(|refusal| {
-                objection.borrow_mut().get_or_insert(refusal);
+                objection.set(objection.take().or(Some(refusal)));
                 Error::UnknownIssuer
             })
         };
