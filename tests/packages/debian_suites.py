@@ -140,6 +140,8 @@ def lifecycle(suite, bed, release, deb, socket=False):
 
 def gone(suite, machine, when):
     """A timer that somebody turned on does not outlive the package."""
+    # systemd remembers a unit whose file is gone until it reads them again.
+    machine.sh("systemctl daemon-reload")
     state = machine.sh(f"systemctl show -p ActiveState -p LoadState --value {TIMER}").split()
     suite.check(f"{when}, the timer that somebody turned on is gone", state == ["not-found", "inactive"], state)
 
