@@ -146,18 +146,26 @@ pub fn daemon_reload() -> io::Result<()> {
 /// # Errors
 /// When systemctl fails: Debian's unit checks the configuration first.
 pub fn reload(service: &Service) -> io::Result<()> {
-    let verb = if service.by_socket { "restart" } else { "reload" };
-    systemctl(&[verb, &service.unit]).map(drop)
+    if service.by_socket {
+        return begin("restart", service);
+    }
+    systemctl(&["reload", &service.unit]).map(drop)
 }
 
-/// Starts a daemon that died, whatever systemd thinks of how often it died.
+/// Starts a daemon that died.
 ///
 /// # Errors
 /// When systemctl fails.
 pub fn start(service: &Service) -> io::Result<()> {
+    begin("start", service)
+}
+
+/// Starts or restarts, however often that was done or failed of late: systemd.unit(5), StartLimitIntervalSec, counts
+/// what an administrator asks for among what crashed.
+fn begin(verb: &str, service: &Service) -> io::Result<()> {
     // There may be nothing to reset.
     let _ = systemctl(&["reset-failed", &service.unit]);
-    systemctl(&["start", &service.unit]).map(drop)
+    systemctl(&[verb, &service.unit]).map(drop)
 }
 
 /// Why services must not be touched here, if so.
