@@ -246,7 +246,7 @@ fn explain_agrees_with_the_helper_where_the_metadata_names_the_instance() {
     let report = agree(&config, &[USER], &["instance-id"]);
     let stages = report["stages"].as_array().unwrap();
     let refused = stages.iter().find(|stage| stage["outcome"] == "refused");
-    assert_eq!(refused.unwrap()["stage"], "host", "{report}");
+    assert_eq!(refused.unwrap()["stage"], "metadata", "{report}");
 }
 
 #[test]

@@ -108,7 +108,9 @@ fn connection_cut_at_any_step_gives_no_key() {
         cable.login().key().unwrap();
         let connections = cable.simulator.requests().len();
         let opening = "out tcp dport 80 tcp flags & (syn | ack) == syn numgen inc mod 65536 >=";
-        for step in 0..connections {
+        // Of the three staples, which are asked for at once, the path needs two: where the last connection alone is
+        // cut, it may have been the third one's.
+        for step in 0..connections - 1 {
             for end in ["drop", "reject with tcp reset"] {
                 cable.under(&[&format!("{opening} {step} {end}")], &CUT).unwrap();
             }
