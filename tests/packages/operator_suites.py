@@ -141,6 +141,14 @@ MACHINE = [
 MACHINE += [
     Case("access", "warn", rules('[[access]]\neffect = "allow"\ngroups = ["nosuchgroup"]\n'), "no group nosuchgroup", remedy=rules(""), says="mend the rules"),
     Case("guards", "fail", rules(f'[guards]\ndeny_users = ["{USER}"]\n'), "deny", remedy=rules(""), says="log in as another user", refuses=True),
+    Case(
+        "links",
+        "warn",
+        rules('[[chain]]\ncommand = ["/opt/other-keys", "%u"]\n') + "printf '#!/bin/sh\\n' >/opt/other-keys; chmod 775 /opt/other-keys",
+        "other-keys",
+        remedy="chown root: /opt/other-keys && chmod go-w /opt/other-keys",
+        says="`chmod go-w`",
+    ),
     Case("one-time", "fail", rules("[keys]\none_time = true\n") + f"rm -r /run/{NAME}", f"/run/{NAME}", refuses=True),
     Case(
         "user-environment",
