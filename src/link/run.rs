@@ -1,6 +1,6 @@
 //! The links of one login: started early, beside our own conversation with the metadata, and listened to at its end.
 //!
-//! Each runs under its [`keeper`](super::keeper). From here on only the pipe to that is read: a process that may open
+//! Each runs under its [`keeper`]. From here on only the pipe to that is read: a process that may open
 //! nothing and signal nobody can still [collect](Links::collect).
 
 use std::ffi::OsString;

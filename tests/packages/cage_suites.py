@@ -114,7 +114,19 @@ def traced(bed, root):
     done = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
     lines = log.read_text(errors="replace").splitlines()
     own = lines[0].split()[0]
-    return done.stdout, [line for line in lines if line.split()[0] == own]
+    return done.stdout, whole([line for line in lines if line.split()[0] == own])
+
+
+def whole(lines):
+    """One process's calls, each on one line: where another process came between, strace cuts one in two."""
+    calls = []
+    for line in lines:
+        resumed = re.search(r"<\.\.\. \w+ resumed>(.*)", line)
+        if resumed and calls:
+            calls[-1] = calls[-1].removesuffix("<unfinished ...>") + resumed[1]
+        else:
+            calls.append(line)
+    return calls
 
 
 def caged(calls):
