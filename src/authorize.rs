@@ -232,18 +232,9 @@ fn decide(
             children: links.are_running(),
         }));
     }
-    let evidence = facts.evidence.insert(evidence).clone();
-    let instance = facts
-        .instance
-        .insert(instance(&host, &evidence.documents)?)
-        .clone();
-    let question = Question {
-        instance: &instance,
-        fingerprint: asked.and_then(|request| request.fingerprint),
-        now,
-    };
-    let verdicts = judge(&evidence, question, config, facts)
-        .map_err(|refusal| true_reason(refusal, facts.lost_staple.take()))?;
+    let verdicts = prove(asked, &evidence, &host, config, now, facts);
+    facts.evidence = Some(evidence);
+    let verdicts = verdicts?;
     let verdicts = match policy {
         Some(policy) => policy.admit(verdicts, &mut facts.rulings),
         None => verdicts,
@@ -252,6 +243,25 @@ fn decide(
         Some(desk) => claim::settle(desk, verdicts, self::now),
         None => verdicts,
     })
+}
+
+/// The verdicts on evidence that has arrived, for the instance that we are.
+fn prove(
+    asked: Option<&Request>,
+    evidence: &Evidence,
+    host: &Host,
+    config: &Config,
+    now: UnixTime,
+    facts: &mut Facts,
+) -> Result<Verdicts, Refusal> {
+    let instance = instance(host, &evidence.documents)?;
+    facts.instance = Some(instance.clone());
+    let question = Question {
+        instance: &instance,
+        fingerprint: asked.and_then(|request| request.fingerprint),
+        now,
+    };
+    judge(evidence, question, config, facts).map_err(|refusal| true_reason(refusal, facts.lost_staple.take()))
 }
 
 /// A staple that is missing because it could not be fetched: what failed is what must be mended, and who read
