@@ -68,7 +68,7 @@ pub fn report(log: &mut Log, user: &str, fingerprint: Option<&str>, decision: &D
         }
     }
     for link in &decision.links {
-        let event = linked(link, &who);
+        let event = linked(link, &who, fingerprint);
         // A link that has no key for somebody is every ordinary login of others.
         let is_news = link.lines.as_ref().map_or(true, |lines| lines.count() > 0);
         if level == Level::Debug || is_news {
@@ -221,8 +221,9 @@ fn refused(refusal: &Refusal, count: usize, who: &Who<'_>, facts: &Facts) -> Eve
     event
 }
 
-/// What came of a link: the lines that were passed on, or why none were.
-fn linked(link: &Outcome, who: &Who<'_>) -> Event {
+/// What came of a link: the lines that were passed on, or why none were; and which key sshd asked about, so that
+/// `history` knows whose login it was.
+fn linked(link: &Outcome, who: &Who<'_>, fingerprint: Option<&str>) -> Event {
     let user = escape::token(who.user);
     let mut event = match &link.lines {
         Ok(lines) => {
@@ -245,11 +246,16 @@ fn linked(link: &Outcome, who: &Who<'_>) -> Event {
             event
         }
     };
+    let fingerprint = fingerprint.map(escape::token);
     event = event
         .with("EIC_LINK", &link.name)
+        .with_some("EIC_FINGERPRINT", fingerprint)
         .with("EIC_MILLISECONDS", link.elapsed.as_millis());
     event.who(who);
     event.word("link", &link.name);
+    if let Some(fingerprint) = fingerprint {
+        event.word("fingerprint", fingerprint);
+    }
     event
 }
 

@@ -187,6 +187,9 @@ fn corpus_of_journals_passes_and_only_genuine_logins_are_seen() {
     let outcomes = replay("journal", history::journal);
     assert_eq!(outcome(&outcomes, "login"), 1);
     assert_eq!(outcome(&outcomes, "md5"), 1);
+    assert_eq!(outcome(&outcomes, "linked"), 1);
+    assert_eq!(outcome(&outcomes, "linked-forged"), 0);
+    assert_eq!(outcome(&outcomes, "linked-other-key"), 0);
     assert_eq!(outcome(&outcomes, "forged"), 0);
     assert_eq!(outcome(&outcomes, "another-daemon"), 0);
 }
@@ -195,6 +198,7 @@ fn corpus_of_journals_passes_and_only_genuine_logins_are_seen() {
 fn corpus_of_text_logs_passes_and_logins_are_seen() {
     let outcomes = replay("auth_log", history::auth_log);
     assert_eq!(outcome(&outcomes, "debian-openssh-9.2"), 1);
+    assert_eq!(outcome(&outcomes, "debian-openssh-9.2-links"), 1);
     assert_eq!(outcome(&outcomes, "invalid-user"), 0);
 }
 

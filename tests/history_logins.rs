@@ -116,6 +116,41 @@ fn probe_and_attempt_are_one_row_and_each_kind_of_row_is_told() {
 }
 
 #[test]
+fn a_login_by_a_links_key_is_told_with_the_links_name() {
+    let name = "debian-openssh-9.2-links.auth.log";
+    let rows = rows_of(name);
+    assert_eq!(
+        rows.iter().map(brief).collect::<Vec<_>>(),
+        [
+            json!(["linked", "admin", "192.0.2.7", 731, "pid", "pam"]),
+            json!(["refused", "root", null, null, "nothing", null]),
+        ],
+        "a login by a key that no link was asked about is none of ours"
+    );
+    let (login, refused) = (&rows[0], &rows[1]);
+    assert_eq!(login["links"], json!(["sssd"]));
+    assert_eq!(login["fingerprint"], KEY_A);
+    assert_eq!(login["grants"], json!([]));
+    let of = |row: &Value| {
+        let refusal = &row["refusals"][0];
+        json!([refusal["link"], refusal["reason"], refusal["count"]])
+    };
+    assert_eq!(of(login), json!(["script", "link-timeout", 2]));
+    assert_eq!(of(refused), json!(["sssd", "link-failed", 1]));
+    assert_eq!(refused["links"], json!([]));
+
+    let output = tool().arg("--log").arg(fixture(name)).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "    by a key of link sssd",
+        "    nothing of link script: link-timeout (2 times): it did not end within 1000 ms",
+        "    nothing of link sssd: link-failed: exit status 1",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+    }
+}
+
+#[test]
 fn every_openssh_of_the_field_is_read() {
     for (name, expected) in [
         (

@@ -269,7 +269,9 @@ fn history_prints_what_is_documented() {
         "--until",
         "2026-01-01",
     ]);
-    hold("ec2-instance-connect/history/1", &[all, some]);
+    let links = log.replace("9.2.auth", "9.2-links.auth");
+    let linked = tool(&["history", "--json", "--log", &links]);
+    hold("ec2-instance-connect/history/1", &[all, some, linked]);
 }
 
 #[test]

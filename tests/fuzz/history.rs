@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use ec2_instance_connect::admin::history::cloudtrail::{self, Push};
-use ec2_instance_connect::admin::history::event::{Event, Said, Sender, Sshd};
-use ec2_instance_connect::admin::history::join::{Join, Kind, Proof, Row};
+use ec2_instance_connect::admin::history::event::{Event, Helper, Lines, Said, Sender, Sshd};
+use ec2_instance_connect::admin::history::join::{Join, JoinedBy, Kind, Proof, Row};
 use ec2_instance_connect::admin::history::journal::{self, Entry, Trust};
 use ec2_instance_connect::admin::history::lines;
 use ec2_instance_connect::admin::history::moment::Moment;
@@ -108,7 +108,8 @@ fn written_by_its_sender(line: &[u8], event: &Event) {
 }
 
 /// Joins the events: no login without sshd's own word for it, by that connection, for that user and key, after the
-/// helper had given the key. Gives the number of logins.
+/// helper had given the key, or had passed on the lines of the link that is named when sshd asked about it. Gives the
+/// number of logins.
 fn logins(events: &[Event], proof: Proof) -> usize {
     let mut join = Join::new(&|user| (user == "ec2-user").then_some(1000));
     if events.iter().any(|event| join.take(event).is_err()) {
@@ -117,12 +118,18 @@ fn logins(events: &[Event], proof: Proof) -> usize {
     let rows = join.finish();
     for row in &rows {
         assert!(row.proof == proof || proof == Proof::Text);
-        if let Kind::Login | Kind::Partial = row.kind {
+        if let Kind::Login | Kind::Linked | Kind::Partial = row.kind {
             assert!(
                 events.iter().any(|event| accepts(event, row)),
                 "nobody was let in: {row:?}"
             );
-            assert!(!row.grants.is_empty() && row.fingerprint.is_some());
+            assert!(row.fingerprint.is_some());
+            if row.grants.is_empty() {
+                assert_ne!(row.kind, Kind::Login);
+                assert!(!row.links.is_empty(), "nobody gave the key: {row:?}");
+            } else {
+                assert_ne!(row.kind, Kind::Linked);
+            }
             assert!(
                 row.session
                     .iter()
@@ -131,9 +138,37 @@ fn logins(events: &[Event], proof: Proof) -> usize {
         } else {
             assert!(row.session.is_none());
         }
+        for link in &row.links {
+            assert!(
+                events.iter().any(|event| passed_on(event, row, link.as_str())),
+                "{link} was not asked about it: {row:?}"
+            );
+        }
     }
     shown(&rows);
-    rows.iter().filter(|row| row.kind == Kind::Login).count()
+    let logins = rows
+        .iter()
+        .filter(|row| matches!(row.kind, Kind::Login | Kind::Linked));
+    logins.count()
+}
+
+/// Whether `event` is the helper's word that lines of this link were given to sshd, on the row's connection and when
+/// sshd had asked about the row's key. (By MD5 sshd names it otherwise than a pushed key's row.)
+fn passed_on(event: &Event, row: &Row, name: &str) -> bool {
+    let Said::Helper(Helper::Linked {
+        link,
+        lines: Lines::Passed(1..),
+        fingerprint: Some(asked),
+        connection,
+    }) = &event.said
+    else {
+        return false;
+    };
+    let same_key = Some(*asked) == row.fingerprint || !row.grants.is_empty();
+    // A wrapper's pid is not sshd's.
+    let same_pid = row.pid == Some(connection.pid)
+        || matches!(row.joined_by, JoinedBy::Fingerprint | JoinedBy::Ambiguous);
+    same_key && same_pid && link.as_str() == name && row.user.as_ref() == Some(&connection.user)
 }
 
 /// Whether `event` is sshd's word that the row's connection was let in.

@@ -1,5 +1,6 @@
 """Links beside others who give keys: sssd's command, systemd's user database, a script that is adopted."""
 
+import json
 from pathlib import Path
 
 import snapshot
@@ -46,6 +47,11 @@ def chain(suite, bed, deb):
     kept_out("and a stranger's does not", ec2.new_key("stranger"))
     log = machine.sh("journalctl -q -t ec2-instance-connect -o cat EIC_LINK=keys-of")
     suite.check("the journal names the link", "Passing on 1 lines of link keys-of" in log, log)
+    rows = json.loads(machine.run("ec2-instance-connect", "history", "--json").stdout)["rows"]
+    kinds = [(row["kind"], row["links"], row["joined_by"]) for row in rows if row["session"]]
+    # The link is asked about the pushed key as well, and gives its lines.
+    expected = [("linked", ["keys-of"], "pid"), ("login", ["keys-of"], "pid")]
+    suite.check("history tells his login by the link from the pushed key's", kinds == expected, rows)
 
     machine.write(SCRIPT, "#!/bin/sh\nexec sleep 600\n", 0o755)
     ec2.push(configure=False)

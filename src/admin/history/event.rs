@@ -125,6 +125,31 @@ pub enum Helper {
         /// The connection.
         connection: Connection,
     },
+    /// What came of a link: another command that is asked for keys.
+    Linked {
+        /// Its name.
+        link: Safe,
+        /// What became of its lines.
+        lines: Lines,
+        /// The key that sshd asked about, as sshd names it; absent where its line hands on no `%f`.
+        fingerprint: Option<Fingerprint>,
+        /// The connection.
+        connection: Connection,
+    },
+}
+
+/// What became of a link's lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lines {
+    /// As many were given to sshd.
+    Passed(u32),
+    /// None were.
+    Withheld {
+        /// The stable code of the reason.
+        reason: Safe,
+        /// The same for people.
+        detail: Safe,
+    },
 }
 
 /// The push that a key came from, as the signed record names it.

@@ -8,6 +8,8 @@
 //! sshd[840]  Disconnected from user U ADDR port P           from the session's own process: address and port
 //! ```
 //!
+//! A link's key is joined in the same way: the helper says which link's lines it passed on when sshd asked about which key.
+//!
 //! The helper's parent is the connection's privileged monitor, whose pid sshd logs with: the join is exact. Pids
 //! come again, so boot (where the source knows it), user, key and [`MAX_LOGIN`] bind it too. The shell scripts
 //! before us named no connection: their lines are joined by key and time, and the row says so.
@@ -24,7 +26,7 @@ use crate::instance::InstanceId;
 use crate::request::Fingerprint;
 
 use super::cloudtrail::Push;
-use super::event::{Boot, Connection, Event, Grant, Helper, Key, Peer, Safe, Said, Sender, Sshd};
+use super::event::{Boot, Connection, Event, Grant, Helper, Key, Lines, Peer, Safe, Said, Sender, Sshd};
 use super::moment::Moment;
 
 /// The longest time from the helper's word to the login: five times sshd's default LoginGraceTime, within
@@ -34,7 +36,7 @@ pub const MAX_LOGIN: i64 = 600;
 /// The most rows, of about 1 KiB each, so that memory stays bounded whatever the logs hold.
 pub const MAX_ROWS: usize = 250_000;
 
-/// Keys, pushes of a key and reasons within one row: what comes after begins another row. sshd's MaxAuthTries is
+/// Keys, pushes of a key, links and reasons within one row: what comes after begins another row. sshd's MaxAuthTries is
 /// 6 by default and there are fewer than 40 reasons, so only a forged log has more.
 const MAX_PER_CONNECTION: usize = 64;
 
@@ -57,7 +59,9 @@ impl fmt::Display for TooMany {
 pub enum Kind {
     /// Somebody logged in by a pushed key.
     Login,
-    /// The pushed key was right, and another step that sshd demands was not taken.
+    /// Somebody logged in by a key that a link gave.
+    Linked,
+    /// The key, pushed or a link's, was right, and another step that sshd demands was not taken.
     Partial,
     /// sshd was given a pushed key, and no login by it followed.
     Offered,
@@ -138,6 +142,8 @@ pub struct Refused {
     pub detail: Safe,
     /// How often.
     pub count: u32,
+    /// The link that it is about; absent where it is about pushed keys.
+    pub link: Option<Safe>,
 }
 
 /// One row of the history.
@@ -154,6 +160,8 @@ pub struct Row {
     /// Which pushes gave that key: more than one where the same key was pushed again within its life. None for
     /// a refusal.
     pub grants: Vec<(Grant, Match)>,
+    /// The links whose lines were given to sshd when it asked about that key. Without grants, one of them gave it.
+    pub links: Vec<Safe>,
     /// The login.
     pub session: Option<Session>,
     /// Whether the connection was let in otherwise: by another key, a password.
@@ -196,6 +204,23 @@ impl Offer {
     }
 }
 
+/// A link's lines, given to sshd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Passed {
+    link: Safe,
+    /// The key that sshd asked about.
+    asked: Fingerprint,
+}
+
+/// Where the key of a login came from.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// The offer of this place.
+    Offer(usize),
+    /// A link that was asked about it.
+    Link(Fingerprint),
+}
+
 /// One connection to sshd, that the helper spoke of.
 #[derive(Debug)]
 struct Conn {
@@ -205,9 +230,10 @@ struct Conn {
     first: Moment,
     last: Moment,
     offers: Vec<Offer>,
+    passed: Vec<Passed>,
     refusals: Vec<Refused>,
-    /// The login, by the offer of this place.
-    login: Option<(usize, Session)>,
+    /// The login, and where its key came from.
+    login: Option<(Source, Session)>,
     partial: bool,
     otherwise: bool,
     joined_by: JoinedBy,
@@ -223,6 +249,7 @@ impl Conn {
             first: event.time,
             last: event.time,
             offers: Vec::new(),
+            passed: Vec::new(),
             refusals: Vec::new(),
             login: None,
             partial: false,
@@ -248,11 +275,35 @@ impl Conn {
 
     fn is_full(&self) -> bool {
         self.offers.len() >= MAX_PER_CONNECTION
+            || self.passed.len() >= MAX_PER_CONNECTION
             || self.refusals.len() >= MAX_PER_CONNECTION
             || self
                 .offers
                 .iter()
                 .any(|offer| offer.grants.len() >= MAX_PER_CONNECTION)
+    }
+
+    /// Where this key can have come from. Ours stand before a link's, and sshd takes the first that fits.
+    fn source(&self, key: Fingerprint) -> Option<Source> {
+        let offer = self.offers.iter().position(|offer| offer.is(key));
+        let passed = || self.passed.iter().any(|passed| passed.asked == key);
+        offer
+            .map(Source::Offer)
+            .or_else(|| passed().then_some(Source::Link(key)))
+    }
+
+    fn refuse(&mut self, link: Option<&Safe>, reason: &Safe, detail: &Safe) {
+        let same = |known: &&mut Refused| known.reason == *reason && known.link.as_ref() == link;
+        if let Some(known) = self.refusals.iter_mut().find(same) {
+            known.count = known.count.saturating_add(1);
+        } else {
+            self.refusals.push(Refused {
+                reason: reason.clone(),
+                detail: detail.clone(),
+                count: 1,
+                link: link.cloned(),
+            });
+        }
     }
 
     fn take(&mut self, event: &Event) {
@@ -327,6 +378,12 @@ impl<'a> Join<'a> {
                 detail,
                 connection,
             }) => self.refused(event, reason, detail, connection),
+            Said::Helper(Helper::Linked {
+                link,
+                lines,
+                fingerprint,
+                connection,
+            }) => self.linked(event, link, lines, *fingerprint, connection),
             Said::Sshd(Sshd::Accepted {
                 partial,
                 user,
@@ -442,14 +499,36 @@ impl<'a> Join<'a> {
             return Ok(());
         };
         conn.take(event);
-        if let Some(known) = conn.refusals.iter_mut().find(|known| known.reason == *reason) {
-            known.count = known.count.saturating_add(1);
-        } else {
-            conn.refusals.push(Refused {
-                reason: reason.clone(),
-                detail: detail.clone(),
-                count: 1,
-            });
+        conn.refuse(None, reason, detail);
+        Ok(())
+    }
+
+    /// A link's lines say nothing of their keys here: a login is by one of them only where sshd asked about its key.
+    fn linked(
+        &mut self,
+        event: &Event,
+        link: &Safe,
+        lines: &Lines,
+        asked: Option<Fingerprint>,
+        connection: &Connection,
+    ) -> Result<(), TooMany> {
+        let at = self.connection(event, connection)?;
+        let Some(conn) = self.conns.get_mut(at) else {
+            return Ok(());
+        };
+        conn.take(event);
+        match (lines, asked) {
+            (Lines::Withheld { reason, detail }, _) => conn.refuse(Some(link), reason, detail),
+            (Lines::Passed(1..), Some(asked)) => {
+                let passed = Passed {
+                    link: link.clone(),
+                    asked,
+                };
+                if !conn.passed.contains(&passed) {
+                    conn.passed.push(passed);
+                }
+            }
+            (Lines::Passed(_), _) => {}
         }
         Ok(())
     }
@@ -482,14 +561,14 @@ impl<'a> Join<'a> {
             return Ok(());
         };
         conn.take(event);
-        let offer = key.and_then(|key| conn.offers.iter().position(|offer| offer.is(key.fingerprint)));
-        match (offer, key, &mut conn.login) {
-            (Some(offer), Some(key), _) => {
-                conn.login = Some((offer, session(event, peer, key)));
+        let source = key.and_then(|key| conn.source(key.fingerprint));
+        match (source, key, &mut conn.login) {
+            (Some(source), Some(key), _) => {
+                conn.login = Some((source, session(event, peer, key)));
                 conn.partial = partial;
                 conn.joined_by = JoinedBy::Pid;
             }
-            // A pushed key was the first step, and this is the last.
+            // Such a key was the first step, and this is the last.
             (_, _, Some((_, session))) if !partial => {
                 session.accepted = event.time;
                 conn.partial = false;
@@ -538,7 +617,7 @@ impl<'a> Join<'a> {
             conn.take(event);
             conn.pid = Some(event.pid);
             conn.user = Some(Safe::new(user));
-            conn.login = Some((offer, session(event, peer, key)));
+            conn.login = Some((Source::Offer(offer), session(event, peer, key)));
         }
         self.open.insert((peer.address.clone(), peer.port), at);
         // For its end: no line of ours names this pid.
@@ -611,7 +690,8 @@ fn session(event: &Event, peer: &Peer, key: &Key) -> Session {
     }
 }
 
-/// A connection is one row: its login, or each key that was given in vain, or its refusals.
+/// A connection is one row: its login, or each key that was given in vain, or its refusals. A link's lines that nobody
+/// logged in by are none: which keys they held is not known.
 fn rows(conn: Conn) -> Vec<Row> {
     let Conn {
         boot,
@@ -619,6 +699,7 @@ fn rows(conn: Conn) -> Vec<Row> {
         user,
         first,
         offers,
+        passed,
         refusals,
         login,
         partial,
@@ -633,6 +714,7 @@ fn rows(conn: Conn) -> Vec<Row> {
         user,
         fingerprint: None,
         grants: Vec::new(),
+        links: Vec::new(),
         session: None,
         otherwise,
         refusals,
@@ -642,10 +724,26 @@ fn rows(conn: Conn) -> Vec<Row> {
         joined_by,
         proof,
     };
-    if offers.is_empty() {
-        return vec![blank];
-    }
-    let (used, mut session) = login.unzip();
+    let links = |key: Fingerprint| -> Vec<Safe> {
+        let asked = passed.iter().filter(|passed| passed.asked == key);
+        asked.map(|passed| passed.link.clone()).collect()
+    };
+    let (used, mut session) = match login {
+        Some((Source::Link(key), session)) => {
+            return vec![Row {
+                kind: if partial { Kind::Partial } else { Kind::Linked },
+                time: session.accepted,
+                fingerprint: Some(key),
+                links: links(key),
+                session: Some(session),
+                ..blank
+            }];
+        }
+        Some((Source::Offer(used), session)) => (Some(used), Some(session)),
+        None if offers.is_empty() && blank.refusals.is_empty() => return Vec::new(),
+        None if offers.is_empty() => return vec![blank],
+        None => (None, None),
+    };
     let wanted = |(at, _): &(usize, Offer)| used.is_none_or(|used| used == *at);
     offers
         .into_iter()
@@ -661,6 +759,7 @@ fn rows(conn: Conn) -> Vec<Row> {
                 },
                 time: session.as_ref().map_or(offer.first, |session| session.accepted),
                 fingerprint: Some(offer.fingerprint),
+                links: links(offer.alias.unwrap_or(offer.fingerprint)),
                 grants: offer
                     .grants
                     .into_iter()
@@ -738,6 +837,18 @@ mod tests {
         )
     }
 
+    fn linked(second: i64, pid: u32, link: &str, asked: &str) -> String {
+        format!(
+            "{second} 1 Passing on 1 lines of link {link} for u: lines=1 user=u sshd-pid={pid} link={link} fingerprint={asked}"
+        )
+    }
+
+    fn withheld(second: i64, pid: u32, link: &str) -> String {
+        format!(
+            "{second} 1 Passing on nothing of link {link} for u: reason=link-timeout detail=\"x\" user=u sshd-pid={pid} link={link}"
+        )
+    }
+
     fn login(second: i64, pid: u32, key: &str) -> String {
         format!("{second} {pid} Accepted publickey for u from 192.0.2.7 port {pid} ssh2: RSA {key}")
     }
@@ -751,7 +862,7 @@ mod tests {
     }
 
     use JoinedBy::{Ambiguous, Nothing, Pid};
-    use Kind::{Login, Offered, Partial};
+    use Kind::{Linked, Login, Offered, Partial};
 
     #[test]
     fn a_key_pushed_twice_names_both_pushes() {
@@ -903,6 +1014,89 @@ mod tests {
         assert_eq!(brief(&lines), [(Login, "r".into(), Pid, None)]);
     }
 
+    /// Kind, links, seconds, and what is said of links that gave nothing.
+    fn of_links(lines: &[String]) -> Vec<(Kind, String, Option<i64>, Vec<String>)> {
+        let events: Vec<Event> = lines.iter().map(|line| event(line)).collect();
+        let names = |links: &[Safe]| links.iter().map(Safe::to_string).collect::<Vec<_>>().join("+");
+        let of = |row: &Row| {
+            let refusals = row.refusals.iter();
+            let refused = refusals.filter_map(|it| Some(format!("{} {}", it.link.as_ref()?, it.count)));
+            let session = row.session.as_ref();
+            let seconds = session.and_then(|it| Some(it.ended?.0.secs_since(it.accepted)));
+            (row.kind, names(&row.links), seconds, refused.collect())
+        };
+        joined(&events).iter().map(of).collect()
+    }
+
+    #[test]
+    fn a_login_by_a_links_key_names_the_link() {
+        let lines = [
+            linked(0, 7, "a", A),
+            linked(0, 7, "b", B),
+            linked(1, 7, "b", B),
+            login(1, 7, B),
+            closed(11, 7),
+        ];
+        assert_eq!(of_links(&lines), [(Linked, "b".into(), Some(10), vec![])]);
+        let both = [linked(0, 7, "a", A), linked(0, 7, "b", A), login(1, 7, A)];
+        assert_eq!(of_links(&both), [(Linked, "a+b".into(), None, vec![])]);
+        let by_md5 = [linked(0, 7, "a", MD5), login(1, 7, MD5)];
+        assert_eq!(of_links(&by_md5), [(Linked, "a".into(), None, vec![])]);
+    }
+
+    #[test]
+    fn a_login_by_a_key_that_no_link_was_asked_about_is_not_a_links() {
+        for lines in [
+            vec![linked(0, 7, "a", A)],
+            vec![linked(0, 7, "a", A), login(1, 7, B), closed(2, 7)],
+            vec![linked(0, 7, "a", A), login(1, 8, A)],
+            vec![linked(0, 7, "a", A), login(MAX_LOGIN + 1, 7, A)],
+            vec![linked(0, 7, "a", A), login(1, 7, A).replace("for u", "for v")],
+            // Without %f nobody knows what the link was asked about.
+            vec![
+                linked(0, 7, "a", A).replace(&format!(" fingerprint={A}"), ""),
+                login(1, 7, A),
+            ],
+            vec![
+                linked(0, 7, "a", A)
+                    .replace("1 lines", "0 lines")
+                    .replace("lines=1", "lines=0"),
+                login(1, 7, A),
+            ],
+        ] {
+            assert_eq!(of_links(&lines), [], "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_pushed_key_that_a_link_gives_as_well_is_the_pushed_one() {
+        let lines = [ours(0, 7, A, "r"), linked(0, 7, "a", A), login(1, 7, A)];
+        assert_eq!(brief(&lines), [(Login, "r".into(), Pid, None)]);
+        assert_eq!(of_links(&lines), [(Login, "a".into(), None, vec![])]);
+    }
+
+    #[test]
+    fn a_link_that_gave_nothing_is_told_where_somebody_stayed_out_or_came_in() {
+        let lines = [withheld(0, 7, "a"), withheld(1, 7, "a"), withheld(1, 7, "b")];
+        let refused = vec!["a 2".to_owned(), "b 1".to_owned()];
+        assert_eq!(of_links(&lines), [(Kind::Refused, String::new(), None, refused)]);
+        let lines = [withheld(0, 7, "a"), linked(0, 7, "b", A), login(1, 7, A)];
+        assert_eq!(
+            of_links(&lines),
+            [(Linked, "b".into(), None, vec!["a 1".to_owned()])]
+        );
+    }
+
+    #[test]
+    fn a_links_key_as_a_first_step_is_no_login_until_the_last() {
+        let partial = login(1, 7, A).replace("Accepted", "Partial");
+        let lines = [linked(0, 7, "a", A), partial.clone()];
+        assert_eq!(of_links(&lines), [(Partial, "a".into(), None, vec![])]);
+        let second = "9 7 Accepted keyboard-interactive/pam for u from 192.0.2.7 port 7 ssh2".to_owned();
+        let lines = [linked(0, 7, "a", A), partial, second, closed(19, 7)];
+        assert_eq!(of_links(&lines), [(Linked, "a".into(), Some(10), vec![])]);
+    }
+
     #[test]
     fn more_rows_than_memory_holds_are_refused() {
         let mut join = Join::new(&|_| None);
@@ -918,13 +1112,15 @@ mod tests {
     /// What the helper and sshd may say, by few users, pids and keys, so that all of it gets in each other's way.
     fn lines() -> impl proptest::strategy::Strategy<Value = Vec<String>> {
         use proptest::prelude::*;
-        let line = (0..6u8, 0..400i64, 1..4u32, any::<bool>()).prop_map(|(kind, step, pid, first)| {
+        let line = (0..8u8, 0..400i64, 1..4u32, any::<bool>()).prop_map(|(kind, step, pid, first)| {
             let key = if first { A } else { B };
             let text = match kind {
                 0 => ours(0, pid, key, "r"),
                 1 => script(0, key, "r"),
                 2 | 3 => login(0, pid, key),
                 4 => closed(0, pid),
+                5 => linked(0, pid, "a", key),
+                6 => withheld(0, pid, "a"),
                 _ => gone(0, pid),
             };
             (step, text)
@@ -950,10 +1146,19 @@ mod tests {
                         if Some(key.fingerprint) == row.fingerprint && Some(event.pid) == row.pid)
                 });
                 let accepted = accepted.expect("sshd accepted it");
-                let word = events[..accepted].iter().any(|event| {
-                    matches!(&event.said, Said::Helper(Helper::Provided { fingerprint, connection, .. })
-                        if Some(*fingerprint) == row.fingerprint
-                            && (row.joined_by != Pid || connection.as_ref().is_some_and(|known| Some(known.pid) == row.pid)))
+                let word = events[..accepted].iter().any(|event| match &event.said {
+                    Said::Helper(Helper::Provided { fingerprint, connection, .. }) => {
+                        row.kind != Linked
+                            && Some(*fingerprint) == row.fingerprint
+                            && (row.joined_by != Pid || connection.as_ref().is_some_and(|known| Some(known.pid) == row.pid))
+                    }
+                    Said::Helper(Helper::Linked { link, fingerprint, connection, .. }) => {
+                        row.kind == Linked
+                            && *fingerprint == row.fingerprint
+                            && Some(connection.pid) == row.pid
+                            && row.links.contains(link)
+                    }
+                    _ => false,
                 });
                 assert!(word, "{row:?}");
                 assert!(session.ended.is_none_or(|(ended, _)| ended >= session.accepted));
@@ -969,14 +1174,17 @@ mod tests {
 
         #[test]
         fn no_line_whatever_it_is_breaks_a_parser(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), at in 0usize..300) {
-            let provided = ours(0, 7, A, "r");
-            let provided = provided.strip_prefix("0 1 ").unwrap();
-            let mut mixed = provided.as_bytes().to_vec();
-            mixed.splice(at.min(mixed.len())..at.min(mixed.len()), bytes.iter().copied().take(3));
-            for bytes in [&bytes, &mixed] {
+            let mixed = [ours(0, 7, A, "r"), linked(0, 7, "a", A), withheld(0, 7, "a")].map(|line| {
+                let mut mixed = line.strip_prefix("0 1 ").unwrap().as_bytes().to_vec();
+                mixed.splice(at.min(mixed.len())..at.min(mixed.len()), bytes.iter().copied().take(3));
+                mixed
+            });
+            for bytes in mixed.iter().chain([&bytes]) {
                 let _ = message::sshd(bytes);
                 let _ = syslog::line(bytes).and_then(|line| line.event(Moment::MIN));
-                if let Some(Helper::Provided { grant, connection, .. }) = message::helper(bytes) {
+                if let Some(Helper::Linked { link, connection, .. }) = message::helper(bytes) {
+                    assert!([link, connection.user].iter().all(|word| word.as_str().bytes().all(|b| b.is_ascii_graphic())));
+                } else if let Some(Helper::Provided { grant, connection, .. }) = message::helper(bytes) {
                     let words = [grant.request_id, grant.principal, connection.map(|known| known.user)];
                     assert!(words.iter().flatten().all(|word| word.as_str().bytes().all(|b| b.is_ascii_graphic())));
                 }

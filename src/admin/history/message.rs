@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use crate::instance::InstanceId;
 use crate::request::{Fingerprint, LoginName};
 
-use super::event::{Connection, Grant, Helper, Key, Peer, Safe, Sshd};
+use super::event::{Connection, Grant, Helper, Key, Lines, Peer, Safe, Sshd};
 
 /// The longest message that can be ours: two escaped words of [`crate::escape::MAX_SHOWN`] bytes, each byte
 /// four characters at worst, and the sentence around them, come to 4.5 KiB.
@@ -32,6 +32,8 @@ pub fn helper(message: &[u8]) -> Option<Helper> {
         provided(rest)
     } else if let Some(rest) = message.strip_prefix("Refused EC2 Instance Connect keys for ") {
         refused(rest)
+    } else if let Some(rest) = message.strip_prefix("Passing on ") {
+        linked(rest)
     } else {
         let rest = message.strip_prefix("Querying EC2 Instance Connect keys for matching fingerprint: ")?;
         Fingerprint::new(rest).ok().map(Helper::Queried)
@@ -57,10 +59,7 @@ fn provided(rest: &str) -> Option<Helper> {
             end.is_empty().then_some(())?;
         }
         expires = Some(number(seconds)?);
-        connection = Some(Connection {
-            user: Safe::new(user),
-            pid: number(pid)?,
-        });
+        connection = Some(self::connection(user, pid)?);
     }
     Some(Helper::Provided {
         fingerprint,
@@ -88,22 +87,65 @@ fn refused(rest: &str) -> Option<Helper> {
         }
         None => rest,
     };
-    // The detail's own quotes are escaped, so the outer ones are the only two.
-    let detail = rest.strip_prefix(" detail=\"")?.strip_suffix('"')?;
-    let code = !reason.is_empty()
-        && reason
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    (named == user && code && !detail.contains('"'))
-        .then(|| Helper::Refused {
-            reason: Safe::new(reason),
-            detail: Safe::new(detail),
-            connection: Connection {
-                user: Safe::new(user),
-                pid: number(pid).unwrap_or_default(),
-            },
-        })
-        .filter(|_| number::<u32>(pid).is_some())
+    let (detail, end) = quoted(rest, " detail=")?;
+    (named == user && end.is_empty()).then_some(())?;
+    Some(Helper::Refused {
+        reason: code(reason)?,
+        detail,
+        connection: connection(user, pid)?,
+    })
+}
+
+/// `N lines of link NAME for U: lines=N user=U sshd-pid=P link=NAME[ fingerprint=F]`, or
+/// `nothing of link NAME for U: reason=CODE detail="..." user=U sshd-pid=P link=NAME[ fingerprint=F]`
+fn linked(rest: &str) -> Option<Helper> {
+    let (named, rest) = rest.split_once(": ")?;
+    let (lines, prefix, rest) = if let Some(rest) = rest.strip_prefix("reason=") {
+        let (reason, rest) = field(rest, "")?;
+        let (detail, rest) = quoted(rest, " detail=")?;
+        let reason = code(reason)?;
+        (Lines::Withheld { reason, detail }, "nothing".to_owned(), rest)
+    } else {
+        let (count, rest) = field(rest, "lines=")?;
+        (Lines::Passed(number(count)?), format!("{count} lines"), rest)
+    };
+    let (user, rest) = field(rest, " user=")?;
+    let (pid, rest) = field(rest, " sshd-pid=")?;
+    let (link, rest) = field(rest, " link=")?;
+    let fingerprint = match rest {
+        "" => None,
+        rest => {
+            let (fingerprint, end) = field(rest, " fingerprint=")?;
+            end.is_empty().then_some(())?;
+            Some(Fingerprint::new(fingerprint).ok()?)
+        }
+    };
+    (named == format!("{prefix} of link {link} for {user}")).then_some(())?;
+    Some(Helper::Linked {
+        link: Safe::new(link),
+        lines,
+        fingerprint,
+        connection: connection(user, pid)?,
+    })
+}
+
+fn connection(user: &str, pid: &str) -> Option<Connection> {
+    Some(Connection {
+        user: Safe::new(user),
+        pid: number(pid)?,
+    })
+}
+
+/// A reason's stable code.
+fn code(word: &str) -> Option<Safe> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    word.bytes().all(plain).then(|| Safe::new(word))
+}
+
+/// What stands in quotes behind `prefix`, and what follows. Its own quotes are escaped, so the next one ends it.
+fn quoted<'a>(rest: &'a str, prefix: &str) -> Option<(Safe, &'a str)> {
+    let (detail, rest) = rest.strip_prefix(prefix)?.strip_prefix('"')?.split_once('"')?;
+    Some((Safe::new(detail), rest))
 }
 
 /// A clause that may be absent: its one word, and what follows. Nothing where it is there without a word.
@@ -358,6 +400,58 @@ mod tests {
             line.replace("sshd-pid=77", "sshd-pid=x"),
             line.replace("keys for a", "keys for b"),
             format!("{line}x"),
+        ] {
+            assert_eq!(helper(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_came_of_a_link_is_read_whole() {
+        let passed = "Passing on 2 lines of link sss-d.1 for u: lines=2 user=u sshd-pid=7 link=sss-d.1";
+        let withheld = r#"Passing on nothing of link s for u: reason=link-failed detail="exit status 1" user=u sshd-pid=7 link=s"#;
+        for (line, expected) in [
+            (passed, Lines::Passed(2)),
+            (
+                withheld,
+                Lines::Withheld {
+                    reason: Safe::new("link-failed"),
+                    detail: Safe::new("exit status 1"),
+                },
+            ),
+        ] {
+            for asked in ["", F, "MD5:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff"] {
+                let word = if asked.is_empty() {
+                    String::new()
+                } else {
+                    format!(" fingerprint={asked}")
+                };
+                let Some(Helper::Linked {
+                    link,
+                    lines,
+                    fingerprint,
+                    connection,
+                }) = helper(format!("{line}{word}").as_bytes())
+                else {
+                    panic!("{line}{word}");
+                };
+                assert!(line.ends_with(&format!("link={link}")));
+                assert_eq!(lines, expected);
+                assert_eq!(fingerprint.map(|it| it.to_string()).unwrap_or_default(), asked);
+                assert_eq!((connection.user.as_str(), connection.pid), ("u", 7));
+            }
+        }
+        for wrong in [
+            passed.replace("lines=2", "lines=3"),
+            passed.replace("lines=2", "lines=+2"),
+            passed.replace("link=sss", "link=ss"),
+            passed.replace(" for u", " for v"),
+            passed.replace("sshd-pid=7", "sshd-pid="),
+            format!("{passed} "),
+            format!("{passed} fingerprint={F} x"),
+            format!("{passed} fingerprint=SHA256:short"),
+            withheld.replace("reason=link-failed", "reason=Link"),
+            withheld.replace("status 1", "status \"1"),
+            withheld.replace("nothing", "0 lines"),
         ] {
             assert_eq!(helper(wrong.as_bytes()), None, "{wrong}");
         }

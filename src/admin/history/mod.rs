@@ -153,7 +153,7 @@ impl History {
         let mut join = Join::new(&uid_of);
         let mut sink = |event: &Event| match event.said {
             // A login that begins later is not asked for; the end of one that was is.
-            Said::Helper(Helper::Provided { .. } | Helper::Refused { .. })
+            Said::Helper(Helper::Provided { .. } | Helper::Refused { .. } | Helper::Linked { .. })
                 if event.time > selection.until =>
             {
                 Ok(())

@@ -218,6 +218,7 @@ fn unused(push: Push) -> Row {
             },
             Match::Found(Box::new(push), Vec::new()),
         )],
+        links: Vec::new(),
         session: None,
         otherwise: false,
         refusals: Vec::new(),

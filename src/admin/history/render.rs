@@ -102,6 +102,7 @@ struct JsonRow<'a> {
     let_in_otherwise: bool,
     session: Option<JsonSession<'a>>,
     grants: Vec<JsonGrant<'a>>,
+    links: &'a [Safe],
     refusals: &'a [Refused],
 }
 
@@ -180,6 +181,7 @@ impl<'a> From<&'a Row> for JsonRow<'a> {
                     },
                 })
                 .collect(),
+            links: &row.links,
             refusals: &row.refusals,
         }
     }
@@ -301,6 +303,7 @@ fn cells(row: &Row) -> [String; 8] {
     let grant = row.grants.last().map(|(grant, _)| grant);
     let what = match row.kind {
         Kind::Login => "login",
+        Kind::Linked => "linked",
         Kind::Partial => "partial",
         Kind::Offered => "offered",
         Kind::Refused => "refused",
@@ -323,7 +326,7 @@ fn cells(row: &Row) -> [String; 8] {
 
 fn style(row: &Row) -> Style {
     match row.kind {
-        Kind::Login => Style::Good,
+        Kind::Login | Kind::Linked => Style::Good,
         Kind::UnusedPush | Kind::Partial => Style::Warn,
         Kind::Offered | Kind::Refused => Style::Plain,
     }
@@ -344,7 +347,17 @@ fn remarks(row: &Row) -> Vec<(Style, String)> {
             "the key was given to sshd, and no login by it followed".to_owned(),
         ),
         Kind::UnusedPush => say(Style::Warn, "pushed, and nobody came with it".to_owned()),
-        Kind::Login | Kind::Refused => {}
+        Kind::Linked | Kind::Login | Kind::Refused => {}
+    }
+    if row.grants.is_empty() && !row.links.is_empty() {
+        let names: Vec<&str> = row.links.iter().map(Safe::as_str).collect();
+        say(
+            Style::Plain,
+            match names.as_slice() {
+                [name] => format!("by a key of link {name}"),
+                names => format!("by a key of one of the links {}", names.join(", ")),
+            },
+        );
     }
     match row.joined_by {
         JoinedBy::Fingerprint => say(
@@ -398,9 +411,13 @@ fn remarks(row: &Row) -> Vec<(Style, String)> {
             1 => String::new(),
             count => format!(" ({count} times)"),
         };
+        let what = match &refused.link {
+            None => "refused".to_owned(),
+            Some(link) => format!("nothing of link {link}:"),
+        };
         say(
             Style::Plain,
-            format!("refused {}{times}: {}", refused.reason, refused.detail),
+            format!("{what} {}{times}: {}", refused.reason, refused.detail),
         );
     }
     remarks
