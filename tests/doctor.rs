@@ -780,6 +780,69 @@ fn refusals_of_selinux_and_apparmor_are_shown() {
 }
 
 #[test]
+fn what_selinux_must_be_told_for_links_and_one_time_keys_is_named() {
+    in_namespaces(
+        "what_selinux_must_be_told_for_links_and_one_time_keys_is_named",
+        || {
+            let patient = Patient::new();
+            let config = "/etc/ec2-instance-connect/config.toml";
+            let (links, one_time) = ("ec2_instance_connect_links", "ec2_instance_connect_one_time");
+            let (chain, keys) = (
+                "[[chain]]\ncommand = [\"/bin/true\"]\n",
+                "[keys]\none_time = true\n",
+            );
+            // There is no policy here: the files in which the kernel would show it, and what stands in for setsebool.
+            sh(&format!(
+            "mount -t tmpfs tmpfs /sys/fs; mkdir -p /sys/fs/selinux/booleans; printf 1 >/sys/fs/selinux/enforce
+             mkdir -p /var/lib/selinux/targeted/active/modules/200/ec2-instance-connect
+             install -d -m 0700 -o ec2-instance-connect -g root /run/ec2-instance-connect
+             printf '#!/bin/sh\n[ \"$1\" = -P ] || exit 1; shift
+             for it; do case $it in *=on) printf \"1 1\" >/sys/fs/selinux/booleans/${{it%%=on}};; *) exit 1;; esac; done\n' \
+                 >/usr/sbin/setsebool; chmod 0755 /usr/sbin/setsebool; cp -p {config} /mnt/config"
+        ));
+            let off = || {
+                sh(&format!(
+                    "cd /sys/fs/selinux/booleans; printf '0 0' | tee {links} >{one_time}"
+                ))
+            };
+            let remarks = || sh(&format!("ec2-instance-connect config check {config}"));
+            off();
+            patient.is_well();
+            for (tables, outcome, word, unconcerned) in [
+                (chain.to_owned(), "warn", "no link is run", Some(one_time)),
+                (
+                    keys.to_owned(),
+                    "fail",
+                    "every pushed key is refused",
+                    Some(links),
+                ),
+                (format!("{chain}{keys}"), "fail", "no link is run; ec2_", None),
+            ] {
+                sh(&format!(
+                    "cp -p /mnt/config {config}; printf '{tables}' >>{config}"
+                ));
+                off();
+                let seen = patient.sick("selinux", outcome, word);
+                let said = remarks();
+                assert!(said.contains("setsebool -P ec2_instance_connect_"), "{said}");
+                let remedy = seen.remedy("selinux");
+                for text in [&said, &remedy] {
+                    assert!(!unconcerned.is_some_and(|name| text.contains(name)), "{text}");
+                }
+                // Where nothing is enforced, or where the value waits for its commit, it is another matter.
+                sh("printf 0 >/sys/fs/selinux/enforce");
+                patient.is_well();
+                assert!(!remarks().contains("setsebool"), "{}", remarks());
+                sh("printf 1 >/sys/fs/selinux/enforce");
+                sh(&remedy);
+                patient.is_well();
+                assert!(!remarks().contains("setsebool"), "{}", remarks());
+            }
+        },
+    );
+}
+
+#[test]
 fn wrong_usage_is_status_two_and_a_pipe_gets_no_colour() {
     let run = |words: &[&str]| Command::new(TOOL).arg("doctor").args(words).output().unwrap();
     for words in [&["--nonsense"][..], &["--user"], &["extra"]] {

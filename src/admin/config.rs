@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::EXIT_REFUSED;
 use super::output::Page;
 use super::paint::{self, Shade};
+use super::selinux;
 use super::verify::view::shown;
 use crate::config::{self, Anchors, Config, DEFAULT_PATH, OcspPolicy, ReadError};
 use crate::file::{self, FileError, Owner};
@@ -178,6 +179,15 @@ pub fn remarks(config: &Config) -> Vec<Problem> {
     if config.keys.one_time {
         let problem = |remark: &String| Problem::warning(&format!("[keys] one_time: {remark}"));
         problems.extend(super::one_time::remarks().iter().map(problem));
+    }
+    for lacking in selinux::lacking(config) {
+        problems.push(Problem::warning(&format!(
+            "{}: SELinux enforces and {} is off, so {}: {}",
+            lacking.setting,
+            lacking.boolean,
+            lacking.effect,
+            selinux::remedy(&[lacking])
+        )));
     }
     for link in &config.chain {
         if let Err(what) = file::safe_program(link.command().program()) {

@@ -16,6 +16,7 @@ pub mod one_time;
 pub mod output;
 pub mod paint;
 pub mod selftest;
+pub mod selinux;
 pub mod setup;
 pub mod verify;
 

@@ -119,6 +119,15 @@ MACHINE = [
         remedy="mkdir -p /var/lib/selinux/targeted/active/modules/200/ec2-instance-connect",
         says="semodule",
     ),
+    Case(
+        "selinux",
+        "warn",
+        rules('[[chain]]\ncommand = ["/bin/true"]\n')
+        + "mkdir /sys/fs/selinux/booleans; printf '0 0' >/sys/fs/selinux/booleans/ec2_instance_connect_links",
+        "no link is run",
+        remedy="printf '1 1' >/sys/fs/selinux/booleans/ec2_instance_connect_links; " + rules(""),
+        says="`setsebool -P ec2_instance_connect_links=on`",
+    ),
     Case("selinux", "warn", f"mkdir -p /var/log/audit; echo '{AVC}' >/var/log/audit/audit.log", "name_connect", remedy="rm /var/log/audit/audit.log; umount /sys/fs", says="ausearch"),
     Case(
         "apparmor",

@@ -9,6 +9,8 @@ use crate::sshd::system::root::Root;
 use crate::sshd::system::run::{TOOL_TIME, run, tool};
 
 use super::check::Finding;
+use crate::admin::selinux::{self, Lacking};
+use crate::config::Config;
 
 /// How much of the end of a log is looked at: hours of an ordinary host.
 const TAIL_BYTES: u64 = 1024 * 1024;
@@ -59,18 +61,21 @@ fn kernel() -> Option<String> {
     output.status.success().then(|| output.text())
 }
 
-/// SELinux.
+/// SELinux, and what this configuration needs of it.
 pub fn selinux(root: &Root) -> Finding {
-    let mode = fs::read("/sys/fs/selinux/enforce").ok();
-    let enforcing = match mode.as_deref() {
-        None => return Finding::pass("not in this kernel, or switched off"),
-        Some(mode) => mode == b"1",
+    let Some(enforcing) = selinux::enforcing() else {
+        return Finding::pass("not in this kernel, or switched off");
     };
     if facts::selinux_lacks_module(root) {
         return Finding::fail(
             "enforcing, and the module that lets sshd's command reach the metadata is not loaded",
             "`semodule -X 200 -i /usr/share/selinux/packages/ec2-instance-connect/ec2-instance-connect.cil`",
         );
+    }
+    // A configuration that can't be used is the business of another check.
+    let lacking = Config::load(None).map_or_else(|_| Vec::new(), |config| selinux::lacking(&config));
+    if !lacking.is_empty() {
+        return switched_off(&lacking);
     }
     match last_refusal(&["avc:", "denied"]) {
         Some(line) if enforcing => Finding::warn(
@@ -79,6 +84,20 @@ pub fn selinux(root: &Root) -> Finding {
         ),
         _ if enforcing => Finding::pass("enforcing, our module is loaded, no refusal is logged"),
         _ => Finding::pass("permissive"),
+    }
+}
+
+/// doctor itself runs in no domain of ours, so that what the probe could do says nothing of it.
+fn switched_off(lacking: &[Lacking]) -> Finding {
+    let each = lacking
+        .iter()
+        .map(|it| format!("{} is off, so that with {} {}", it.boolean, it.setting, it.effect));
+    let seen = format!("enforcing; {}", each.collect::<Vec<_>>().join("; "));
+    let remedy = format!("`{}`", selinux::remedy(lacking));
+    if lacking.iter().any(|it| it.keeps_out) {
+        Finding::fail(seen, remedy)
+    } else {
+        Finding::warn(seen, remedy)
     }
 }
 
