@@ -292,6 +292,12 @@ fn broken_installation_is_named_and_mended() {
             "Permission denied",
             Mend::Remedy,
         );
+        // What he may read by one of his groups he may read under sshd.
+        sh(&format!(
+            "groupadd -f keys; usermod -aG keys ec2-instance-connect; chgrp keys {config}; chmod 0640 {config}"
+        ));
+        patient.is_well();
+        sh(&format!("chgrp root {config}; chmod 0644 {config}"));
         patient.broken(
             &format!("chmod 0666 {config}"),
             "config",

@@ -332,17 +332,56 @@ fn hostile_text_of_the_metadata_does_not_reach_the_terminal_raw() {
 
 /// Runs `explain` with a text in the place of /etc/passwd, in a mount namespace of its own.
 fn with_accounts(accounts: &str, config: &Path) -> Output {
+    with_databases(accounts, "root:x:0:\n", config)
+}
+
+/// The same, where these are the groups.
+fn with_databases(accounts: &str, groups: &str, config: &Path) -> Output {
     let directory = tempfile::tempdir().unwrap();
-    let passwd = directory.path().join("passwd");
-    fs::write(&passwd, accounts).unwrap();
-    let script = "mount --bind \"$1\" /etc/passwd && exec \"$2\" explain --config \"$3\" ec2-user";
+    let databases = [("passwd", accounts), ("group", groups)].map(|(name, text)| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    });
+    let script = "mount --bind \"$1\" /etc/passwd && mount --bind \"$2\" /etc/group
+                  exec \"$3\" explain --config \"$4\" ec2-user";
     Command::new("unshare")
-        .args(["-m", "sh", "-c", script, "sh"])
-        .arg(&passwd)
+        .args(["-m", "sh", "-ec", script, "sh"])
+        .args(databases)
         .arg(TOOL)
         .arg(config)
         .output()
         .unwrap()
+}
+
+#[test]
+fn root_asks_with_all_groups_of_the_helpers_user_and_no_other() {
+    if !common::is_root() {
+        return common::skip("root_asks_with_all_groups", "needs root");
+    }
+    let simulator = Simulator::start(World::nitro(INSTANCE)).unwrap();
+    let config = simulator.config_file();
+    let link = "[[chain]]\ncommand = [\"/bin/sh\", \"-c\", \"id -G | tr ' ' '\\n'\"]\ntimeout_ms = 5000\n";
+    let text = simulator
+        .config_toml()
+        .replace("[imds]\n", "[imds]\ntotal_timeout_ms = 10000\n");
+    fs::write(&config, format!("{text}{link}")).unwrap();
+    let accounts = "root:x:0:0::/root:/bin/sh\nec2-instance-connect:x:64123:64123::/:/bin/false\n";
+    let others = "root:x:0:root\ndisk:x:6:root\n";
+    for (groups, lines) in [
+        ("", 1),
+        ("keys:x:64200:ec2-instance-connect\n", 2),
+        (
+            "keys:x:64200:ec2-instance-connect\ncert:x:64201:a,ec2-instance-connect,b\n",
+            3,
+        ),
+    ] {
+        let output = with_databases(accounts, &format!("{others}{groups}"), &config);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("asked as    ec2-instance-connect"), "{output:?}");
+        let said = format!("and {lines} lines of links");
+        assert!(text.contains(&said), "{said}: {output:?}");
+    }
 }
 
 #[test]

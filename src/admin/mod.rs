@@ -15,6 +15,7 @@ pub mod history;
 pub mod one_time;
 pub mod output;
 pub mod paint;
+mod run_as;
 pub mod selftest;
 pub mod selinux;
 pub mod setup;
@@ -65,7 +66,8 @@ enum Subcommand {
 /// Reads the command line, does what it says, and prints the page.
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Some(ended) = keeper::asked(std::env::args_os().skip(1)) {
+    let arguments = || std::env::args_os().skip(1);
+    if let Some(ended) = run_as::asked(arguments()).or_else(|| keeper::asked(arguments())) {
         return ended;
     }
     match Cli::try_parse() {

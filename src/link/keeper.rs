@@ -205,7 +205,7 @@ fn keep(order: &Order<'_>, caller: Pid, user: Option<&str>) -> io::Result<()> {
 }
 
 /// Becomes a user with all his groups, as sshd does for its command (misc.c, `subprocess`).
-fn become_user(name: &str) -> io::Result<()> {
+pub(crate) fn become_user(name: &str) -> io::Result<()> {
     let user = User::from_name(name)?.ok_or(ErrorKind::NotFound)?;
     initgroups(&CString::new(name)?, user.gid)?;
     setresgid(user.gid, user.gid, user.gid)?;

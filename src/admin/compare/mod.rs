@@ -16,10 +16,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::EXIT_REFUSED;
-use super::explain::run_as;
 use super::history::moment::Moment;
 use super::output::{self, Page};
 use super::paint;
+use super::run_as;
 use super::verify::view::{self, RecordView, RefusalView, shown};
 use crate::audit;
 use crate::authorize::{self, Examination, Facts, Purpose};

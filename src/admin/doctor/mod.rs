@@ -255,7 +255,7 @@ fn instance(run_as: Option<&User>, opinion: Option<&Opinion>, sheet: &mut Sheet)
     const REACH: [Id; 3] = [Id::Imds, Id::ImdsIpv4, Id::ImdsIpv6];
     let root = Uid::effective().is_root();
     let who = match run_as {
-        Some(user) if root => Some((user.uid, user.gid)),
+        Some(user) if root => Some(user),
         Some(_) | None if !root => None,
         _ => {
             sheet.skip(

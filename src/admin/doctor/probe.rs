@@ -6,24 +6,24 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 use std::time::Duration;
 
-use nix::unistd::{Gid, Uid};
+use nix::unistd::User;
 use pki_types::UnixTime;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::admin::run_as;
 use crate::authorize::{self, Facts, Purpose};
 use crate::cage::{self, InForce, Needs};
 use crate::claim::Desk;
 use crate::config::{Config, Endpoint, Imds};
 use crate::imds::Session;
 use crate::instance::Host;
+use crate::link::keeper::THIS_PROGRAM;
 use crate::place::Place;
 use crate::reason::{Reason, Refusal};
-use crate::sshd::system::run::{PATH, run};
+use crate::sshd::system::run::{run, tool};
 
 /// The longest that the child may take: three conversations, each within the longest deadline that can be
 /// configured (10 s), and a margin for a slow machine.
@@ -111,24 +111,16 @@ pub struct Report {
     pub cage: Option<InForce>,
 }
 
-/// Asks the child, as `user` and `group`; `None` is whoever we are.
+/// Asks the child, as `user`, who we are root to become; `None` is whoever we are.
 ///
 /// # Errors
 /// When it can't be run or does not answer.
-pub fn ask(who: Option<(Uid, Gid)>) -> io::Result<Report> {
-    let mut child = Command::new("/proc/self/exe");
-    child
-        .arg0("ec2-instance-connect")
-        .args(["doctor", "--probe"])
-        .env_clear()
-        .env("PATH", PATH)
-        .current_dir("/");
-    if let Some((user, group)) = who {
-        // With a uid and from root, the standard library drops the supplementary groups as well, as sshd does
-        // when the user has none.
-        child.uid(user.as_raw()).gid(group.as_raw());
-    }
-    let output = run(&mut child, b"", CHILD_TIME)?;
+pub fn ask(user: Option<&User>) -> io::Result<Report> {
+    let mut child = match user {
+        Some(user) => run_as::command(user),
+        None => tool(THIS_PROGRAM),
+    };
+    let output = run(child.args(["doctor", "--probe"]), b"", CHILD_TIME)?;
     serde_json::from_slice(&output.stdout).map_err(|_| {
         io::Error::other(format!(
             "it ended with {}: {}",

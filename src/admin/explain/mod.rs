@@ -4,8 +4,6 @@
 //! this module only tells it.
 //! Root asks as the user that sshd runs the helper as, since a firewall or a file may treat the two differently.
 
-pub(super) mod run_as;
-
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -17,6 +15,7 @@ use super::EXIT_REFUSED;
 use super::history::moment::Moment;
 use super::output::Page;
 use super::paint::{self, Shade};
+use super::run_as;
 use super::verify::view::{self, CertificateView, RecordView, RefusalView, SignerView, StapleView, shown};
 use crate::access::connection::Origin;
 use crate::authorize::{self, Examination, Facts, Purpose};
