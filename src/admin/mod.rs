@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::link::keeper;
-use crate::sshd::system::judge;
+use crate::sshd::system::{judge, trial};
 use output::Page;
 
 /// Exit status of a call that was refused or failed. 0 is done or nothing to do; clap uses 2 for wrong usage.
@@ -67,7 +67,8 @@ enum Subcommand {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = || std::env::args_os().skip(1);
-    if let Some(ended) = run_as::asked(arguments()).or_else(|| keeper::asked(arguments())) {
+    let ended = keeper::asked(arguments()).or_else(|| trial::asked(arguments()));
+    if let Some(ended) = ended.or_else(|| run_as::asked(arguments())) {
         return ended;
     }
     match Cli::try_parse() {

@@ -16,8 +16,9 @@ use nix::unistd::{Uid, User};
 use super::EXIT_REFUSED;
 use super::output::{self, Page};
 use crate::escape;
-use crate::link::keeper::{THIS_PROGRAM, become_user};
+use crate::link::keeper::THIS_PROGRAM;
 use crate::sshd::system::run::PATH;
+use crate::sshd::system::trial::become_user;
 
 /// The first word of a call that becomes another user: his name follows, and then the words of the call itself.
 const WORD: &str = "--as";

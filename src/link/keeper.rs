@@ -11,12 +11,12 @@
 //!
 //! A process that became another user's (a set-user-ID program) can't be ended; it is not waited for either.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -25,17 +25,14 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, User, getpid, getppid, initgroups, setresgid, setresuid};
+use nix::unistd::{Pid, getpid, getppid};
 
 use super::lines::{MAX_OUTPUT, too_large};
+use super::process::{Group, Process};
 use crate::reason::{Reason, Refusal};
-use crate::sshd::system::run::PATH;
 
 /// The first word of a keeper's command line. sshd never puts a login name in that place with as many words after it.
 pub const WORD: &str = "--link";
-
-/// The same for a keeper that becomes another user first, whose name follows: for root, who tries a command.
-pub const WORD_AS: &str = "--link-as";
 
 /// This program, whatever it is called and wherever it is.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -72,58 +69,51 @@ pub struct Order<'a> {
 }
 
 impl Order<'_> {
-    /// The keeper's command line, to be started by `caller`.
-    pub fn command(&self, caller: Pid) -> Command {
+    /// Starts a keeper for `caller`, in the environment that sshd gave us.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn start(&self, caller: Pid) -> io::Result<Process> {
         let environment = ENVIRONMENT.iter();
         let environment = environment.filter_map(|name| Some((*name, std::env::var_os(name)?)));
-        let mut command = Command::new(THIS_PROGRAM);
-        command.arg(WORD);
-        self.complete(command, caller, environment)
+        self.start_in(&[WORD.as_ref()], caller, environment)
     }
 
-    /// The same, to be started by root and run as `user`, with the environment that sshd would give.
-    pub fn command_as(&self, user: &User, caller: Pid) -> Command {
-        let environment = [
-            ("PATH", PATH.into()),
-            ("USER", user.name.clone().into()),
-            ("LOGNAME", user.name.clone().into()),
-            ("HOME", user.dir.clone().into()),
-        ];
-        let mut command = Command::new(THIS_PROGRAM);
-        command.arg(WORD_AS).arg(&user.name);
-        self.complete(command, caller, environment.into_iter())
-    }
-
-    fn complete(
+    /// Starts this program with `words`, then with what a keeper for `caller` is told.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn start_in(
         &self,
-        mut command: Command,
+        words: &[&OsStr],
         caller: Pid,
-        environment: impl Iterator<Item = (&'static str, OsString)>,
-    ) -> Command {
-        command
-            .arg(self.timeout.as_millis().to_string())
-            .arg(caller.to_string())
-            .arg(self.program)
-            .arg(self.name)
-            .args(self.arguments)
-            .env_clear()
-            .envs(environment)
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        command
+        environment: impl IntoIterator<Item = (&'static str, OsString)>,
+    ) -> io::Result<Process> {
+        let told = [
+            self.timeout.as_millis().to_string().into(),
+            caller.to_string().into(),
+            self.program.into(),
+            self.name.into(),
+        ];
+        let words = std::iter::once(THIS_PROGRAM.into()).chain(words.iter().map(OsString::from));
+        let arguments = words.chain(told).chain(self.arguments.iter().cloned());
+        Process::start(Path::new(THIS_PROGRAM), arguments, environment, Group::Parents)
     }
 }
 
 /// Runs a keeper, if that is what the arguments (without the program's name) ask for.
 pub fn asked(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    let word = arguments.next()?;
-    let become_user = match word.to_str()? {
-        WORD => None,
-        WORD_AS => Some(arguments.next()?.into_string().ok()?),
-        _ => return None,
-    };
+    if arguments.next()? != WORD {
+        return None;
+    }
+    asked_after(arguments, || Ok(()))
+}
+
+/// Runs a keeper with the arguments after [`WORD`], once `prepare` has succeeded in a process with three descriptors.
+pub fn asked_after(
+    mut arguments: impl Iterator<Item = OsString>,
+    prepare: impl FnOnce() -> io::Result<()>,
+) -> Option<ExitCode> {
     let mut number = || arguments.next()?.to_str()?.parse::<u32>().ok();
     let (timeout, caller) = (number()?, number()?);
     let (program, name) = (arguments.next()?, arguments.next()?);
@@ -135,7 +125,7 @@ pub fn asked(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> 
         timeout: Duration::from_millis(timeout.into()),
     };
     let caller = Pid::from_raw(i32::try_from(caller).ok()?);
-    Some(keep(&order, caller, become_user.as_deref()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
+    Some(keep(&order, caller, prepare).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
 }
 
 /// Reads a verdict, whole: the output of a command that ended well, or why there is none.
@@ -159,13 +149,15 @@ pub fn verdict(text: &[u8]) -> Result<Vec<u8>, Refusal> {
     Err(Refusal::new(reason.ok_or_else(lost)?, detail.to_owned()))
 }
 
-fn keep(order: &Order<'_>, caller: Pid, user: Option<&str>) -> io::Result<()> {
+fn keep(order: &Order<'_>, caller: Pid, prepare: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let deadline = Instant::now()
         .checked_add(order.timeout)
         .unwrap_or_else(Instant::now);
     close_inherited()?;
+    // What its command starts in, whatever sshd's is.
+    std::env::set_current_dir("/")?;
     // Before it asks to be told of its caller's end: the kernel forgets that with a change of user.
-    user.map_or(Ok(()), become_user)?;
+    prepare()?;
     prctl::set_pdeathsig(Signal::SIGTERM)?;
     if getppid() != caller {
         // It died before it could be watched.
@@ -204,14 +196,6 @@ fn keep(order: &Order<'_>, caller: Pid, user: Option<&str>) -> io::Result<()> {
     stdout.write_all(&text)
 }
 
-/// Becomes a user with all his groups, as sshd does for its command (misc.c, `subprocess`).
-pub(crate) fn become_user(name: &str) -> io::Result<()> {
-    let user = User::from_name(name)?.ok_or(ErrorKind::NotFound)?;
-    initgroups(&CString::new(name)?, user.gid)?;
-    setresgid(user.gid, user.gid, user.gid)?;
-    Ok(setresuid(user.uid, user.uid, user.uid)?)
-}
-
 /// Closes what a careless caller of our caller left open: a command gets three descriptors and no other.
 fn close_inherited() -> io::Result<()> {
     let names: Vec<OsString> = fs::read_dir("/proc/self/fd")?
@@ -225,21 +209,15 @@ fn close_inherited() -> io::Result<()> {
     Ok(())
 }
 
-fn start(order: &Order<'_>) -> io::Result<Child> {
+fn start(order: &Order<'_>) -> io::Result<Process> {
+    let arguments = std::iter::once(order.name.into()).chain(order.arguments.iter().cloned());
     // The environment and the working directory are the keeper's own, which its caller chose.
-    Command::new(order.program)
-        .arg0(order.name)
-        .args(order.arguments)
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
+    Process::start(order.program, arguments, std::env::vars_os(), Group::Own)
 }
 
 /// Waits until the command has ended, and takes its output.
 fn watch(
-    child: &mut Child,
+    child: &mut Process,
     signals: &SignalFd,
     deadline: Instant,
     timeout: Duration,
@@ -292,7 +270,7 @@ fn watch(
 }
 
 /// Reads what is there; tells whether there can be more.
-fn drain(pipe: &mut ChildStdout, output: &mut Vec<u8>) -> Result<bool, Refusal> {
+fn drain(pipe: &mut File, output: &mut Vec<u8>) -> Result<bool, Refusal> {
     let mut chunk = vec![0; CHUNK];
     loop {
         match pipe.read(&mut chunk) {
@@ -312,23 +290,21 @@ fn drain(pipe: &mut ChildStdout, output: &mut Vec<u8>) -> Result<bool, Refusal> 
 }
 
 /// As sshd has it: any other end than exit 0 throws the output away.
-fn ended(status: ExitStatus) -> Result<(), Refusal> {
-    let detail = match (status.code(), status.signal()) {
-        (Some(0), _) => return Ok(()),
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => "it did not end".to_owned(),
+fn ended(status: WaitStatus) -> Result<(), Refusal> {
+    let detail = match status {
+        WaitStatus::Exited(_, 0) => return Ok(()),
+        WaitStatus::Exited(_, code) => format!("exit status {code}"),
+        WaitStatus::Signaled(_, signal, _) => format!("killed by {signal}"),
+        _ => "it did not end".to_owned(),
     };
     Err(Refusal::new(Reason::LinkFailed, detail))
 }
 
 /// Ends the command and all that it started, as far as they are ours to end. Its orphans become our children, so
 /// there is always somebody to find until there is nobody.
-fn end_all(child: &Child) {
-    if let Ok(group) = i32::try_from(child.id()) {
-        // Often there is none left.
-        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-    }
+fn end_all(child: &Process) {
+    // Its group has its number. Often there is nobody left.
+    let _ = killpg(child.pid(), Signal::SIGKILL);
     let begun = Instant::now();
     while begun.elapsed() < HUNT_TIME {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -391,14 +367,17 @@ mod tests {
 
     #[test]
     fn only_exit_status_0_is_an_end_that_counts() {
-        assert!(ended(ExitStatus::from_raw(0)).is_ok());
-        for (raw, word) in [(3 << 8, "exit status 3"), (9, "signal 9"), (11, "signal 11")] {
-            assert!(
-                ended(ExitStatus::from_raw(raw))
-                    .unwrap_err()
-                    .detail
-                    .contains(word)
-            );
+        let pid = Pid::from_raw(1);
+        assert!(ended(WaitStatus::Exited(pid, 0)).is_ok());
+        for (status, words) in [
+            (WaitStatus::Exited(pid, 3), "exit status 3"),
+            (
+                WaitStatus::Signaled(pid, Signal::SIGKILL, false),
+                "killed by SIGKILL",
+            ),
+            (WaitStatus::Stopped(pid, Signal::SIGSTOP), "it did not end"),
+        ] {
+            assert_eq!(ended(status).unwrap_err().detail, words);
         }
     }
 

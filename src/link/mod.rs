@@ -12,6 +12,7 @@
 
 pub mod keeper;
 pub mod lines;
+pub mod process;
 pub mod run;
 
 use std::ffi::{OsStr, OsString};

@@ -4,17 +4,19 @@
 //! nothing and signal nobody can still [collect](Links::collect).
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
-use std::process::{Child, ChildStdout};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getpid};
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::getpid;
 
 use super::keeper::{self, MAX_HEADER, Order};
 use super::lines::{Lines, MAX_OUTPUT};
+use super::process::Process;
 use super::{Link, When};
 use crate::config::Config;
 use crate::file;
@@ -50,7 +52,7 @@ enum State {
     /// Waiting for word that there is no key, with the arguments for this login.
     Waiting(Result<Vec<OsString>, Refusal>),
     Running {
-        keeper: Child,
+        keeper: Process,
         since: Instant,
         timeout: Duration,
     },
@@ -132,7 +134,7 @@ impl<'a> Links<'a> {
         // These first: they end while the others are listened to.
         for (_, state) in &unheard {
             if let State::Running { keeper, .. } = state {
-                stop(keeper);
+                keeper.signal(Signal::SIGTERM);
             }
         }
         let outcomes = heard
@@ -165,8 +167,7 @@ fn start(link: &Link, arguments: &[OsString], timeout: Duration) -> Result<State
     };
     let since = Instant::now();
     let keeper = order
-        .command(getpid())
-        .spawn()
+        .start(getpid())
         .map_err(|error| Refusal::new(Reason::LinkFailed, format!("no keeper: {error}")))?;
     Ok(State::Running {
         keeper,
@@ -202,7 +203,7 @@ fn outcome(link: &Link, state: State) -> Option<Outcome> {
 
 /// A keeper's verdict.
 pub(crate) fn heard(
-    keeper: &mut Child,
+    keeper: &mut Process,
     deadline: Option<Instant>,
     timeout: Duration,
 ) -> Result<Vec<u8>, Refusal> {
@@ -213,7 +214,8 @@ pub(crate) fn heard(
         .take()
         .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
     let text = listen(pipe, deadline).map_err(|error| {
-        stop(keeper);
+        // It ends its command and itself. Where we may not ask it to, our own end does.
+        keeper.signal(Signal::SIGTERM);
         if error.kind() == io::ErrorKind::TimedOut {
             let detail = format!("no end within {} ms", timeout.as_millis());
             Refusal::new(Reason::LinkTimeout, detail)
@@ -223,7 +225,7 @@ pub(crate) fn heard(
     })?;
     // It has closed its side and is as good as gone.
     let status = keeper.wait().map_err(failed)?;
-    if status.success() {
+    if matches!(status, WaitStatus::Exited(_, 0)) {
         keeper::verdict(&text)
     } else {
         Err(Refusal::new(Reason::LinkFailed, "its keeper was ended"))
@@ -231,7 +233,7 @@ pub(crate) fn heard(
 }
 
 /// Reads to the end of a pipe.
-fn listen(mut pipe: ChildStdout, deadline: Option<Instant>) -> io::Result<Vec<u8>> {
+fn listen(mut pipe: File, deadline: Option<Instant>) -> io::Result<Vec<u8>> {
     let limit = MAX_OUTPUT.saturating_add(MAX_HEADER);
     let mut text = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
@@ -253,12 +255,5 @@ fn listen(mut pipe: ChildStdout, deadline: Option<Instant>) -> io::Result<Vec<u8
         if text.len() > limit {
             return Err(io::ErrorKind::InvalidData.into());
         }
-    }
-}
-
-/// Asks a keeper to end its command and itself. Where we may not, our own end does.
-fn stop(keeper: &Child) {
-    if let Ok(pid) = i32::try_from(keeper.id()) {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
 }
