@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, Method, StatusCode, Url};
 use ring::rand::SecureRandom as _;
 use tokio::time::Instant;
 
@@ -30,6 +30,8 @@ const TOKEN_TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token-
 pub struct Session {
     client: Client,
     address: SocketAddr,
+    /// The service at that address: each request has another path alone, so it is parsed once.
+    root: Url,
     token: HeaderValue,
     request_timeout: Duration,
     deadline: Instant,
@@ -73,18 +75,19 @@ impl Session {
             .pool_max_idle_per_host(0)
             .build()
             .map_err(|error| Refusal::new(Reason::Internal, format!("no HTTP client: {error}")))?;
-        let mut session = Self {
-            client,
-            address: IPV4,
-            token: HeaderValue::from_static(""),
-            request_timeout: config.request_timeout,
-            deadline,
-            requests: Arc::new(AtomicU32::new(0)),
-            date: Arc::default(),
-        };
+        let requests = Arc::new(AtomicU32::new(0));
         let mut last = None;
         for address in Self::addresses(&config.endpoint) {
-            session.address = *address;
+            let mut session = Self {
+                client: client.clone(),
+                address: *address,
+                root: root(*address)?,
+                token: HeaderValue::from_static(""),
+                request_timeout: config.request_timeout,
+                deadline,
+                requests: Arc::clone(&requests),
+                date: Arc::default(),
+            };
             match session.fetch_token().await {
                 Ok(token) => {
                     session.token = token;
@@ -196,9 +199,11 @@ impl Session {
         limit: usize,
     ) -> Result<(StatusCode, Vec<u8>), Failure> {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut url = self.root.clone();
+        url.set_path(path);
         let sent = self
             .client
-            .request(method, format!("http://{}{path}", self.address))
+            .request(method, url)
             .headers(headers)
             .timeout(self.request_timeout)
             .send();
@@ -249,6 +254,12 @@ impl Session {
             _ => Failure::Passing(refusal),
         }
     }
+}
+
+/// The service at an address.
+fn root(address: SocketAddr) -> Result<Url, Refusal> {
+    Url::parse(&format!("http://{address}"))
+        .map_err(|error| Refusal::new(Reason::Internal, format!("no URL of {address}: {error}")))
 }
 
 /// What a status other than 200 means; 404 is an answer.

@@ -140,7 +140,7 @@ pub fn verdict(text: &[u8]) -> Result<Vec<u8>, Refusal> {
     let output = rest.get(1..).unwrap_or_default();
     if let Some(length) = header.strip_prefix(GAVE) {
         // Less than all of it is nothing: a cut line could mean something else.
-        let whole = length.parse() == Ok(output.len());
+        let whole = length == output.len().to_string();
         return whole.then(|| output.to_vec()).ok_or_else(lost);
     }
     let (code, detail) = header.split_once(' ').ok_or_else(lost)?;
@@ -352,6 +352,7 @@ mod tests {
             b"gave 3\na",
             b"gave 3\na\nbc",
             b"gave x\nabc",
+            b"gave +0\n",
             b"nothing\n",
             b"no-key x\n",
             b"\xff\n",

@@ -201,8 +201,8 @@ impl Template {
     /// The arguments for one login. A token's value is never split and never interpreted.
     ///
     /// # Errors
-    /// [`Reason::LinkToken`] where sshd's line does not pass a token, or where its value begins with a hyphen: sshd
-    /// would hand it over, and the command could take it for an option.
+    /// [`Reason::LinkToken`] where sshd's line does not pass a token, or where its value is empty or begins with a hyphen:
+    /// sshd would hand it over, and the command could take it, or the text behind it, for an option.
     pub fn expand(&self, words: &Words) -> Result<Vec<OsString>, Refusal> {
         let argument = |pieces: &Vec<Piece>| {
             let mut argument = OsString::new();
@@ -258,6 +258,7 @@ fn value(token: Token, words: &Words) -> Result<&OsStr, Refusal> {
     };
     match token.value(words) {
         None => refused("is not on sshd's line; run `ec2-instance-connect setup apply`"),
+        Some(value) if value.is_empty() => refused("is empty"),
         Some(value) if value.as_bytes().starts_with(b"-") => {
             refused("begins with a hyphen, which a command could take for an option")
         }
