@@ -245,6 +245,10 @@ impl Config {
     /// # Errors
     /// Where and why, for people.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let short = statements(text).and_then(|short| toml::from_str(&short).ok());
+        if let Some(document) = short {
+            return Ok(Document::into_config(document));
+        }
         let document: Document = toml::from_str(text).map_err(|error| ConfigError {
             position: error.span().map(|span| position(text, span.start)),
             message: error.message().lines().collect::<Vec<_>>().join(" "),
@@ -278,6 +282,26 @@ impl std::fmt::Display for ConfigError {
             None => write!(f, " {}", self.message),
         }
     }
+}
+
+/// The lines that are no comments: the file that the packages bring is nearly all comments, and to read those as TOML takes
+/// as long as the network part of a login without a key. `None` where a line that looks like a comment may be none, which
+/// takes a string of several lines, or holds what TOML 1.0 does not allow there (control characters, but for tabs).
+fn statements(text: &str) -> Option<String> {
+    if text.contains("\"\"\"") || text.contains("'''") {
+        return None;
+    }
+    let mut short = String::new();
+    for line in text.lines() {
+        let comment = line.trim_start_matches([' ', '\t']).starts_with('#');
+        if !comment {
+            short.push_str(line);
+            short.push('\n');
+        } else if line.bytes().any(|byte| byte != b'\t' && byte.is_ascii_control()) {
+            return None;
+        }
+    }
+    Some(short)
 }
 
 /// Line and column (both from 1) of the byte at `offset`.
@@ -502,6 +526,23 @@ mod tests {
     #[test]
     fn an_empty_file_means_the_defaults() {
         assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn comments_mean_nothing_unless_toml_forbids_their_characters() {
+        for sound in ["#", " \t# a\tb\r\n\n#\u{e9}\n", "\n\n", "  "] {
+            assert_eq!(Config::parse(sound).unwrap(), Config::default(), "{sound:?}");
+        }
+        for (wrong, position) in [
+            ("# a\n# b\u{7}\n", (2, 4)),
+            ("#\0\n", (1, 2)),
+            ("#\u{7f}\n", (1, 2)),
+        ] {
+            assert_eq!(error(wrong).position, Some(position), "{wrong:?}");
+        }
+        // Not a comment, and not a path.
+        let wrong = error("[instance]\nsysfs = \"\"\"\n# b\n\"\"\"\n");
+        assert_eq!(wrong.position.map(|(line, _)| line), Some(2), "{wrong}");
     }
 
     /// The packages' file, with every commented-out setting in force.

@@ -114,6 +114,13 @@ pub fn config(data: &[u8]) {
             assert!(line >= 1 && column >= 1 && line <= text.split('\n').count());
         }
     }
+    // These quotes mean nothing in a comment, but keep all of it before TOML's own reader.
+    if text.ends_with('\n') && !text.contains("\"\"\"") && !text.contains("'''") {
+        assert_eq!(
+            Config::parse(text).ok(),
+            Config::parse(&format!("{text}# '''\n")).ok()
+        );
+    }
 }
 
 /// Region and suffix: a place's signer is a domain name made of exactly these two.
