@@ -430,9 +430,11 @@ fn sshds_tokens_arrive_as_they_are_each_as_one_word() {
         options.into_iter().chain(rest).collect()
     };
     let expected = |user: &str| ["<", user, ">\n<", SHA256, ">\n</home/a b/x>\n<ssh-rsa AAAA>\n"].concat();
-    for user in ["ec2-user@corp.example", "a b;$(reboot)`x`'\"", "%u", ""] {
+    for user in ["ec2-user@corp.example", "a b;$(reboot)`x`'\"", "%u"] {
         assert_eq!(helper(words(user.into())).stdout, expected(user));
     }
+    // Nothing stands for nothing: text behind it would begin the argument.
+    assert_eq!(helper(words("".into())).stdout, "");
     // What is not UTF-8 is not changed either.
     let output = Command::new(HELPER)
         .args(words(OsString::from_vec(b"caf\xe9".to_vec())))
