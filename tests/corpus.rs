@@ -167,6 +167,9 @@ fn corpus_of_machines_passes_and_what_is_nobodys_takes_a_step() {
         ("amazon-linux-2", 0),
         ("ours", 0),
         ("foreign", 0),
+        ("amazons-line-twice", 0),
+        ("amazons-lines-ahead-of-ours", 0),
+        ("block-under-a-match", 1),
     ] {
         assert_eq!(outcome(&outcomes, machine), steps, "{machine}");
     }

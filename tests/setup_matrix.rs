@@ -358,6 +358,28 @@ fn principals_command_of_an_administrator_is_not_silenced() {
 }
 
 #[test]
+fn block_that_has_come_under_a_match_is_taken_out_of_it() {
+    let machine = machine!();
+    machine.write(MAIN, "UsePAM yes\n");
+    machine.changed("apply --package");
+    let block = machine.read(MAIN).replace("UsePAM yes\n", "");
+    machine.write(
+        MAIN,
+        format!("UsePAM yes\nMatch User nobody\n  X11Forwarding no\n{block}"),
+    );
+    assert_eq!(machine.command(), "none");
+    assert_eq!(machine.setup("status").state(), "absent");
+    machine.changed("apply --package");
+    assert_eq!(machine.command(), format!("{DEB} %u %f"));
+    assert_eq!(machine.setup("apply --package").result(), "unchanged");
+    machine.changed("remove --package");
+    assert_eq!(
+        machine.read(MAIN),
+        "UsePAM yes\nMatch User nobody\n  X11Forwarding no\n"
+    );
+}
+
+#[test]
 fn damaged_block_is_refused_by_apply_and_remove() {
     let machine = machine!();
     machine.write(MAIN, "UsePAM yes\n");
@@ -582,6 +604,85 @@ fn amazons_two_lines_for_a_command_that_is_gone_are_replaced() {
     assert_eq!(machine.read(MAIN), DEFAULT);
     machine.changed("remove --package");
     assert_eq!(machine.read(MAIN), DEFAULT);
+}
+
+/// Where setup takes nothing away: each is refused by its place before anything is touched, and is no hindrance once the
+/// administrator has followed the remedy.
+#[test]
+fn amazons_line_for_a_command_that_is_gone_elsewhere_is_refused_with_its_place() {
+    let early = "/etc/ssh/sshd_config.d/10-amazon.conf";
+    let user = "AuthorizedKeysCommandUser ec2-instance-connect\n";
+    let command = format!("AuthorizedKeysCommand {RPM} %u %f\n");
+    let option = format!(
+        "SSHD_OPTS='-o \"AuthorizedKeysCommand {RPM} %u %f\" -oAuthorizedKeysCommandUser=ec2-instance-connect'\n"
+    );
+    for (file, text, place, mended) in [
+        // Twice, with one user: which of them is the pair?
+        (
+            MAIN,
+            format!("{command}{command}{user}{DEFAULT}"),
+            format!("{MAIN}:2"),
+            format!("{command}{user}{DEFAULT}"),
+        ),
+        (
+            early,
+            format!("# his\n{command}{user}"),
+            format!("{early}:2"),
+            "# his\n".to_owned(),
+        ),
+        (
+            early,
+            format!("Match all\n{command}{user}"),
+            format!("{early}:2"),
+            "Match all\n".to_owned(),
+        ),
+        (
+            "/etc/default/ssh",
+            option,
+            "/etc/default/ssh:1".to_owned(),
+            "SSHD_OPTS=\n".to_owned(),
+        ),
+    ] {
+        let machine = machine!();
+        machine.write(file, text);
+        let before = machine.picture();
+        for call in ["plan", "apply --package"] {
+            let answer = machine.refused(call, "tradition-ahead");
+            assert_eq!(answer.place(), place, "{}", answer.json);
+        }
+        let status = machine.setup("status");
+        assert_eq!(
+            (status.state(), status.refusal()),
+            ("tradition", "tradition-ahead")
+        );
+        assert_eq!(machine.picture(), before);
+
+        machine.write(file, mended);
+        machine.changed("apply --package");
+        assert_eq!(machine.command(), format!("{DEB} %u %f"));
+    }
+}
+
+#[test]
+fn amazons_pair_twice_for_a_command_that_is_gone_is_replaced() {
+    let machine = machine!();
+    let lines =
+        format!("AuthorizedKeysCommand {RPM} %u %f\nAuthorizedKeysCommandUser ec2-instance-connect\n");
+    machine.write(MAIN, format!("{lines}{lines}{DEFAULT}"));
+    machine.changed("apply --package");
+    assert_eq!(machine.command(), format!("{DEB} %u %f"));
+    assert_eq!(machine.read(MAIN), DEFAULT);
+}
+
+#[test]
+fn amazons_line_behind_ours_is_no_hindrance() {
+    let machine = machine!();
+    machine.write(
+        "/etc/ssh/sshd_config.d/90-amazon.conf",
+        format!("AuthorizedKeysCommand {RPM} %u %f\nAuthorizedKeysCommandUser ec2-instance-connect\n"),
+    );
+    machine.changed("apply --package");
+    assert_eq!(machine.command(), format!("{DEB} %u %f"));
 }
 
 #[test]

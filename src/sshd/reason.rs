@@ -46,6 +46,8 @@ codes! {
         BlockDamaged = "block-damaged",
         /// The reference's unit override has been edited.
         OverrideModified = "override-modified",
+        /// A line of Amazon's form that setup does not take away comes before ours, and is not what is needed.
+        TraditionAhead = "tradition-ahead",
         /// A file that we can't read as sshd does.
         ConfigUnreadable = "config-unreadable",
         /// No `sshd_config` anywhere.

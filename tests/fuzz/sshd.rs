@@ -11,7 +11,7 @@ use ec2_instance_connect::sshd::layout::{self, Block, DropIn};
 use ec2_instance_connect::sshd::plan::{
     self, By, CommandState, DropInFile, Facts, Goal, MainFile, Placement, State, Step,
 };
-use ec2_instance_connect::sshd::tree::{self, Keyword, Snapshot};
+use ec2_instance_connect::sshd::tree::{self, Snapshot};
 use ec2_instance_connect::sshd::unit::{self, Override, UnitFile};
 use ec2_instance_connect::sshd::{COMMANDS, DROPIN, DROPIN_DIR, HOLD, LIBEXEC, MAIN_CONFIG, glob};
 
@@ -279,23 +279,12 @@ pub fn plan(data: &[u8]) -> usize {
     let after = plan::survey(&facts).expect("what was read before is read after");
     if apply.steps.is_empty() {
         assert_eq!(machine.files, original.files);
-    } else {
-        let wanted = apply.wanted.as_deref();
-        let winner = after.reading.winner(Keyword::Command);
-        if winner.map(|setting| setting.value.as_str()) != wanted {
-            // Somebody has Amazon's line in a file of his, or twice in the main one, for a command that is not there, and it
-            // comes first: `sshd -T` will say so, and setup gives up. Anything else would be another's command,
-            // overruled or ahead of ours.
-            let call = winner.and_then(|setting| Some((Call::parse(&setting.value)?, &setting.place.file)));
-            let theirs = |(call, file): (Call, &PathBuf)| {
-                file != Path::new(DROPIN) && !wanted.is_some_and(|wanted| wanted.starts_with(call.path))
-            };
-            assert!(
-                call.is_some_and(theirs),
-                "another command is in force: {winner:?}"
-            );
-            return apply.steps.len();
-        }
+    }
+    // A hold by a package's apply wants nothing; everything else is in force afterwards, also where nothing was to do.
+    if let Some(wanted) = &apply.wanted {
+        let winner = after.in_force.as_ref().map(|setting| Call::parse(&setting.value));
+        let wanted = Call::parse(wanted);
+        assert!(wanted.is_some() && winner == Some(wanted), "{:?}", after.in_force);
         assert!(
             matches!(after.state, State::Ours | State::Tradition),
             "{:?}",

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::adopt;
+use super::outcome;
 use super::survey::Survey;
 use super::{By, CommandState, Facts, Goal, Placement, Plan, State, Step, tree_refusal};
 use crate::config::DEFAULT_PATH;
@@ -81,6 +82,7 @@ fn apply(facts: &Facts, survey: &Survey, by: By, placement: Placement) -> Result
         );
         delete_override(file, &mut plan);
     }
+    outcome::is_in_force(facts, survey, &plan, call)?;
     if !plan.steps.is_empty() {
         // A Match with half a pair matters only to those who are about to add the other half.
         if let Some(refusal) = half_pair(&survey.reading).filter(|_| survey.state == State::Absent) {
@@ -165,7 +167,7 @@ fn place(
         let bare = edit(layout::remove_block(&text).map(|done| done.unwrap_or(text)))?;
         text = edit(layout::insert_block(&bare, call).map(|done| done.unwrap_or(bare)))?;
         if let Block::Whole { call: present, .. } = &survey.block {
-            if *present == call && stale.is_empty() {
+            if *present == call && stale.is_empty() && survey.block_counts {
                 text.clone_from(&main_bytes);
             }
         }

@@ -9,6 +9,7 @@
 
 pub mod adopt;
 mod decide;
+mod outcome;
 mod survey;
 
 use std::collections::BTreeMap;

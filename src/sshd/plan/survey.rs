@@ -33,6 +33,8 @@ pub struct Survey {
     pub start_without_override: Start,
     pub(super) dropin: Option<DropIn>,
     pub(super) block: Block,
+    /// Whether the block stands outside a condition: somebody may have written a Match above it.
+    pub(super) block_counts: bool,
     pub(super) overrides: Vec<(UnitFile, &'static str)>,
     pub(super) lines: Vec<Lines>,
 }
@@ -91,15 +93,8 @@ pub fn survey(facts: &Facts) -> Result<Survey, Refusal> {
     let start_without_override = unit::start(&kept, &environment);
 
     let arguments = argument_settings(facts, &start);
-    let in_force = |keyword: Keyword| {
-        let from_files = reading.winner(keyword);
-        let from_arguments = arguments.iter().find(|setting| setting.keyword == keyword);
-        // An option beats every line outside a Match, and a `Match all` beats the option.
-        let over_all = from_files.filter(|setting| setting.scope == Scope::Everyone);
-        over_all.or(from_arguments).or(from_files).cloned()
-    };
-    let command = in_force(Keyword::Command);
-    let user = in_force(Keyword::CommandUser);
+    let command = in_force(&reading, &arguments, Keyword::Command).cloned();
+    let user = in_force(&reading, &arguments, Keyword::CommandUser).cloned();
     let is_own_place = |place: &Place| own_place(place, &dropin, &block, facts, main_bytes);
 
     let foreign = foreign(facts, &overrides, &start_without_override, &reading);
@@ -124,6 +119,8 @@ pub fn survey(facts: &Facts) -> Result<Survey, Refusal> {
         (State::Absent, None)
     };
     let lines = amazon_lines(&reading, &is_own_place);
+    let in_block = |place: &Place| own_place(place, &None, &block, facts, main_bytes);
+    let block_counts = reading.always().any(|setting| in_block(&setting.place));
     Ok(Survey {
         state,
         in_force: command.or_else(|| reading.always().next().cloned()),
@@ -133,6 +130,7 @@ pub fn survey(facts: &Facts) -> Result<Survey, Refusal> {
         start_without_override,
         dropin,
         block,
+        block_counts,
         overrides,
         lines,
         reading,
@@ -186,11 +184,48 @@ fn override_modified(file: &UnitFile, line: usize) -> Refusal {
     })
 }
 
+/// The setting that counts for everyone, by the files and the daemon's arguments. An option beats every line outside a
+/// Match, and a `Match all` beats the option.
+pub(super) fn in_force<'a>(
+    reading: &'a Reading,
+    arguments: &'a [Setting],
+    keyword: Keyword,
+) -> Option<&'a Setting> {
+    let from_files = reading.winner(keyword);
+    let from_arguments = arguments.iter().find(|setting| setting.keyword == keyword);
+    let over_all = from_files.filter(|setting| setting.scope == Scope::Everyone);
+    over_all.or(from_arguments).or(from_files)
+}
+
+/// What the daemon's arguments set once a plan is done; `unit_changes` where it takes the reference's override away.
+pub(super) fn arguments_after(facts: &Facts, survey: &Survey, unit_changes: bool) -> Vec<Setting> {
+    if unit_changes {
+        unit_settings(facts, &survey.start_without_override)
+    } else {
+        argument_settings(facts, &survey.start)
+    }
+}
+
 /// What the daemon's arguments set: of the unit when it starts the daemon (or none runs), else of the process.
 fn argument_settings(facts: &Facts, start: &Start) -> Vec<Setting> {
     let (arguments, place) = effective_arguments(facts, start);
     let place = argument_place(facts, &arguments, place);
     settings_of(&arguments, &place)
+}
+
+/// What the unit's arguments set, whatever runs now.
+fn unit_settings(facts: &Facts, start: &Start) -> Vec<Setting> {
+    let (arguments, place) = unit_arguments(start);
+    let place = argument_place(facts, &arguments, place);
+    settings_of(&arguments, &place)
+}
+
+fn unit_arguments(start: &Start) -> (Arguments, Place) {
+    let place = start.place.clone().unwrap_or(Place {
+        file: PathBuf::new(),
+        line: 1,
+    });
+    (Arguments::parse(start.argv.get(1..).unwrap_or_default()), place)
 }
 
 /// The arguments with which sshd is started next, as far as anyone can know, and where they are written.
@@ -204,14 +239,7 @@ pub fn effective_arguments(facts: &Facts, start: &Start) -> (Arguments, Place) {
                 line: 1,
             },
         ),
-        _ => {
-            let words = start.argv.get(1..).unwrap_or_default();
-            let place = start.place.clone().unwrap_or(Place {
-                file: PathBuf::new(),
-                line: 1,
-            });
-            (Arguments::parse(words), place)
-        }
+        _ => unit_arguments(start),
     }
 }
 
@@ -249,19 +277,11 @@ fn foreign(
     start: &Start,
     reading: &Reading,
 ) -> Option<Refusal> {
-    let (arguments, place) = if overrides.is_empty() {
-        effective_arguments(facts, start)
+    let from_arguments = if overrides.is_empty() {
+        argument_settings(facts, start)
     } else {
-        (
-            Arguments::parse(start.argv.get(1..).unwrap_or_default()),
-            start.place.clone().unwrap_or(Place {
-                file: PathBuf::new(),
-                line: 1,
-            }),
-        )
+        unit_settings(facts, start)
     };
-    let place = argument_place(facts, &arguments, place);
-    let from_arguments = settings_of(&arguments, &place);
     let is_ours = |setting: &Setting| match setting.keyword {
         Keyword::Command => Call::parse(&setting.value).is_some(),
         Keyword::CommandUser => setting.value == RUN_AS,
