@@ -32,6 +32,7 @@ def chain(suite, bed, deb):
     machine.write(DROPIN, f"# his\nAuthorizedKeysCommand {SCRIPT} %u\nAuthorizedKeysCommandUser nobody\n")
     machine.sh("systemctl reload ssh.service")
     ec2.configure()
+    machine.sh("groupadd keyreaders; usermod -aG keyreaders ec2-instance-connect")
     before = snapshot.tree(machine.root, "/etc")
     let_in("his key logs in by his command", his)
     ec2.refused(suite, "and the pushed key is refused")
@@ -52,6 +53,13 @@ def chain(suite, bed, deb):
     # The link is asked about the pushed key as well, and gives its lines.
     expected = [("linked", ["keys-of"], "pid"), ("login", ["keys-of"], "pid")]
     suite.check("history tells his login by the link from the pushed key's", kinds == expected, rows)
+
+    machine.write("/srv/keys-of", f"{public}\n", 0o640)
+    machine.sh("chgrp keyreaders /srv/keys-of")
+    machine.write(SCRIPT, "#!/bin/sh\nexec cat /srv/keys-of\n", 0o755)
+    let_in("his key logs in by a link that may read it by a group of ours", his)
+    said = machine.run("ec2-instance-connect", "explain", USER, check=False).stdout
+    suite.check("and explain sees it as well", "keys-of: 1 lines" in said, said)
 
     machine.write(SCRIPT, "#!/bin/sh\nexec sleep 600\n", 0o755)
     ec2.push(configure=False)

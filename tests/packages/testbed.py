@@ -50,8 +50,8 @@ ROOTS = {
     "bookworm": ("bookworm", COMMON),
     "trixie": ("trixie", COMMON),
     "sid": ("sid", COMMON + ["passwd", "mount"]),
-    # Two others who give keys: sssd's command, and systemd's user database with its own drop-in for sshd.
-    "chain": ("trixie", COMMON + ["sssd-common", "systemd-userdbd"]),
+    # Two others who give keys: sssd's command with a directory for it, and systemd's user database with its own drop-in.
+    "chain": ("trixie", COMMON + ["sssd-common", "sssd-ldap", "libnss-sss", "slapd", "systemd-userdbd"]),
     # rpm, dnf and zypper as Debian packages them; the rpm database is seeded by the suite.
     "rpm": ("bookworm", COMMON + ["rpm", "dnf", "zypper"]),
     # The three configuration managers, each talking to the machine it runs on.
