@@ -1,7 +1,7 @@
 //! `ec2-instance-connect doctor`: why a login does not work, or would not.
 //!
 //! ```text
-//! setup's discovery, sshd -T ─▶ sshd ────┐
+//! setup's discovery, sshd -T ─▶ sshd ────┐   (and what it says: command, helper, authentication, daemon)
 //! passwd, shadow, groups ─────▶ account ─┼─▶ Finding ─▶ check::Sheet ─▶ render
 //! the helper's own steps ─────▶ probe ───┤
 //! SELinux, AppArmor, logs ────▶ host ────┘
@@ -11,8 +11,11 @@
 //! become the user as whom sshd runs the helper. What each check means is in `docs/DOCTOR.md`.
 
 pub mod account;
+pub mod authentication;
 pub mod check;
+pub mod command;
 pub mod daemon;
+pub mod helper;
 pub mod host;
 pub mod policy;
 pub mod probe;
@@ -188,17 +191,17 @@ fn configuration(root: &Root, user: &str, sheet: &mut Sheet) -> (Option<Sshd>, O
     let _ = sheet.note(Id::Daemon, daemon::finding(root, &sshd));
 
     let (path, state) = sshd.helper(opinion.as_ref());
-    let there = sheet.note(Id::Package, sshd::package(root, path, state));
+    let there = sheet.note(Id::Package, helper::package(root, path, state));
     if *state == CommandState::Absent {
         sheet.skip(&[Id::HelperPath, Id::Version], Id::Package);
     } else {
-        let safe = sheet.note(Id::HelperPath, sshd::safe(path, state));
+        let safe = sheet.note(Id::HelperPath, helper::safe(path, state));
         if !there {
             sheet.skip(&[Id::Version], Id::Package);
         } else if !safe {
             sheet.skip(&[Id::Version], Id::HelperPath);
         } else {
-            let _ = sheet.note(Id::Version, sshd::version(state));
+            let _ = sheet.note(Id::Version, helper::version(state));
         }
     }
     let hold = match &sshd.machine.facts.hold {
