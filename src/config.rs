@@ -251,7 +251,7 @@ impl Config {
         }
         let document: Document = toml::from_str(text).map_err(|error| ConfigError {
             position: error.span().map(|span| position(text, span.start)),
-            message: error.message().lines().collect::<Vec<_>>().join(" "),
+            message: error.message().trim_end().replace('\n', " "),
         })?;
         Ok(document.into_config())
     }

@@ -146,18 +146,20 @@ pub struct LineOptions {
 
 impl fmt::Display for LineOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut words: Vec<String> = Vec::new();
         if let Some(permitted) = &self.restrict {
-            words.push("restrict".to_owned());
-            words.extend(permitted.iter().map(|permission| permission.word().to_owned()));
+            f.write_str("restrict")?;
+            for permission in permitted {
+                write!(f, ",{}", permission.word())?;
+            }
         }
         if let Some(Value(value)) = &self.principal {
-            words.push(format!("environment=\"{PRINCIPAL_VARIABLE}={value}\""));
+            let comma = if self.restrict.is_some() { "," } else { "" };
+            write!(f, "{comma}environment=\"{PRINCIPAL_VARIABLE}={value}\"")?;
         }
-        if words.is_empty() {
-            return Ok(());
+        if self.restrict.is_some() || self.principal.is_some() {
+            f.write_str(" ")?;
         }
-        write!(f, "{} ", words.join(","))
+        Ok(())
     }
 }
 

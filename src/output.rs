@@ -33,8 +33,16 @@ pub fn print<'a>(keys: &[AuthorizedKey], links: impl Iterator<Item = &'a Lines>)
         return Ok(());
     }
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    match stdout.write_all(&text) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome,
+    let mut rest = text.as_slice();
+    while !rest.is_empty() {
+        match stdout.write(rest) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            // `write_all` would panic where a system says that it wrote more than it was given.
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) => return Err(error),
+        }
     }
+    Ok(())
 }

@@ -33,7 +33,7 @@ impl LoginName {
     /// # Errors
     /// [`Reason::User`] for every other name.
     pub fn new(name: &str) -> Result<Self, Refusal> {
-        let is_mark = |c: char| "@._-".contains(c);
+        let is_mark = |c: char| matches!(c, '@' | '.' | '_' | '-');
         let body = name.trim_start_matches(|c: char| c.is_ascii_digit());
         let with_digits = body.len() < name.len();
         let mut inner = body.chars();

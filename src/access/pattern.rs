@@ -21,18 +21,18 @@ impl Pattern {
     /// Whether it stands for all of `text`.
     #[must_use]
     pub fn fits(&self, text: &str) -> bool {
-        let Some((head, tail)) = self.0.split_once('*') else {
-            return self.0 == text;
+        let mut pieces = self.0.as_bytes().split(|byte| *byte == b'*');
+        let head = pieces.next().unwrap_or_default();
+        let Some(last) = pieces.next_back() else {
+            return head == text.as_bytes();
         };
-        let Some(mut rest) = text.strip_prefix(head) else {
+        let Some(mut rest) = text.as_bytes().strip_prefix(head) else {
             return false;
         };
         // The first place where a piece is found is as good as any later one: it leaves the most to the others.
-        let mut pieces: Vec<&str> = tail.split('*').collect();
-        let last = pieces.pop().unwrap_or_default();
         for piece in pieces {
-            match rest.split_once(piece) {
-                Some((_, after)) => rest = after,
+            match behind_first(rest, piece) {
+                Some(after) => rest = after,
                 None => return false,
             }
         }
@@ -55,6 +55,16 @@ impl Pattern {
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// What stands behind the first `piece` in `text`. By hand, since the standard library's search has panics of its own.
+fn behind_first<'a>(mut text: &'a [u8], piece: &[u8]) -> Option<&'a [u8]> {
+    loop {
+        if let Some(rest) = text.strip_prefix(piece) {
+            return Some(rest);
+        }
+        (_, text) = text.split_first()?;
     }
 }
 

@@ -107,8 +107,8 @@ impl Principal {
         let parts = Parts::of(arn)?;
         let identity = match (parts.service, parts.resource.as_slice()) {
             ("iam", ["root"]) => Identity::Root,
-            ("iam", ["user", path @ .., user]) if is_name(user) && path.iter().all(|part| is_path(part)) => {
-                Identity::User(path.iter().chain([user]).map(|&part| part.to_owned()).collect())
+            ("iam", ["user", names @ ..]) if is_user(names) => {
+                Identity::User(names.iter().map(|&name| name.to_owned()).collect())
             }
             ("sts", ["assumed-role", role, session]) if is_name(role) && is_name(session) => {
                 Identity::AssumedRole {
@@ -168,16 +168,23 @@ fn is_name(text: &str) -> bool {
 }
 
 fn of_name(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "_+=,.@-".contains(c)
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '=' | ',' | '.' | '@' | '-')
 }
 
 /// One segment of a path: `[!-~]+` without the marks that divide an ARN (IAM API, `pathType`).
+/// A user's path, which may be none, and name.
+fn is_user(names: &[&str]) -> bool {
+    names
+        .split_last()
+        .is_some_and(|(user, path)| is_name(user) && path.iter().all(|part| is_path(part)))
+}
+
 fn is_path(text: &str) -> bool {
     !text.is_empty() && text.chars().all(of_path)
 }
 
 fn of_path(c: char) -> bool {
-    c.is_ascii_graphic() && !":/".contains(c)
+    c.is_ascii_graphic() && !matches!(c, ':' | '/')
 }
 
 /// `aws`, `aws-cn`, and whatever comes: new ones appear.

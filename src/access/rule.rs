@@ -74,7 +74,7 @@ impl TryFrom<String> for UserPattern {
 
     fn try_from(text: String) -> Result<Self, String> {
         // The characters of the service's login names: for a name with another one no key can be pushed.
-        let belongs = |c: char| c.is_ascii_alphanumeric() || "_@.$-".contains(c);
+        let belongs = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '@' | '.' | '$' | '-');
         Pattern::new(&text, belongs)
             .map(Self)
             .ok_or_else(|| not_a(&text, "a login name, with * for any characters of it"))
