@@ -288,13 +288,15 @@ impl std::fmt::Display for ConfigError {
 /// as long as the network part of a login without a key. `None` where a line that looks like a comment may be none, which
 /// takes a string of several lines, or holds what TOML 1.0 does not allow there (control characters, but for tabs).
 fn statements(text: &str) -> Option<String> {
-    if text.contains("\"\"\"") || text.contains("'''") {
-        return None;
-    }
+    // No comment can begin such a string, so the first one would stand in another line.
+    let opens_string = |three: &[u8]| matches!(three, b"\"\"\"" | b"'''");
     let mut short = String::new();
     for line in text.lines() {
         let comment = line.trim_start_matches([' ', '\t']).starts_with('#');
         if !comment {
+            if line.as_bytes().windows(3).any(opens_string) {
+                return None;
+            }
             short.push_str(line);
             short.push('\n');
         } else if line.bytes().any(|byte| byte != b'\t' && byte.is_ascii_control()) {
