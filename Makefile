@@ -1,6 +1,6 @@
 # ec2-instance-connect: `make demo` shows a login, `make test` proves everything that one machine can.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test faults load check bench fuzz fuzz-coverage judge miri sanitize valgrind supply-chain install clean
+.PHONY: help build demo test faults load check bench fuzz fuzz-coverage judge panics miri sanitize valgrind supply-chain install clean
 
 CARGO ?= cargo
 PREFIX ?= /usr
@@ -53,6 +53,9 @@ fuzz-coverage: ## which lines the fuzz corpora reach (llvm-tools)
 
 judge: ## the same evidence before OpenSSL and, with REFERENCE=dir, Amazon's scripts (docs/DISAGREEMENTS.md)
 	$(if $(REFERENCE),REFERENCE=$(REFERENCE)) EIC_JUDGE_PAIRS=$(PAIRS) $(CARGO) test --locked --test judge -- --nocapture
+
+panics: ## take a program of the deciding rooms apart and look for a call that could panic (docs/PANICS.md)
+	@CARGO=$(CARGO) tests/panics/run
 
 miri: ## interpret the unit tests of the pure rooms, looking for undefined behaviour
 	@tests/memory miri
