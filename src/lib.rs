@@ -40,6 +40,7 @@ pub mod place;
 pub mod reason;
 pub mod request;
 pub mod sshd;
+pub mod stat;
 pub mod trust;
 
 #[cfg(test)]

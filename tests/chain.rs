@@ -304,6 +304,15 @@ fn a_link_that_forks_away_holds_up_nothing_and_leaves_nothing() {
             "breeder",
             "setsid sh -c 'while true; do setsid sh -c \"sleep 600; : $MARK\" & sleep 0.01; done' & sleep 0.2",
         ),
+        // Its name, which it may choose, is no text, or reads like what follows a name.
+        (
+            "no-text",
+            "setsid sh -c 'printf \"\\377\" >/proc/$$/comm; sleep 600; : $MARK' & sleep 0.2",
+        ),
+        (
+            "parenthesis",
+            "setsid sh -c 'printf \"x) S 1 (y\" >/proc/$$/comm; sleep 600; : $MARK' & sleep 0.2",
+        ),
     ] {
         let mark = mark(what);
         let text = format!("{}\necho '{LINE}'", fork.replace("$MARK", &mark));

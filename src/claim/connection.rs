@@ -9,10 +9,11 @@ use std::path::Path;
 
 use nix::unistd::getppid;
 
-use super::{name, unavailable};
+use super::unavailable;
 use crate::escape;
 use crate::file::{self, FileError};
 use crate::reason::Refusal;
+use crate::stat::{Stat, decimal};
 
 /// What the process of a connection is called.
 const SSHD: [&str; 2] = ["sshd", "sshd-session"];
@@ -40,7 +41,7 @@ impl Connection {
         let pid = u32::try_from(parent.as_raw()).ok().filter(|pid| *pid > 0);
         let pid = pid.ok_or_else(|| unavailable("the parent process is out of sight"))?;
         let process = read(pid, "stat").and_then(|text| {
-            Process::parse(&text).ok_or_else(|| unavailable(format!("/proc/{pid}/stat cannot be understood")))
+            Stat::parse(&text).ok_or_else(|| unavailable(format!("/proc/{pid}/stat cannot be understood")))
         })?;
         let status = read(pid, "status")?;
         // While it is our parent no other process can have its pid: what was read is of the one that started us.
@@ -68,8 +69,8 @@ impl Connection {
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (pid, start) = std::str::from_utf8(text).ok()?.split_once('-')?;
         let connection = Self {
-            pid: name::decimal(pid)?,
-            start: name::decimal(start)?,
+            pid: decimal(pid)?,
+            start: decimal(start)?,
         };
         (connection.to_string().as_bytes() == text).then_some(connection)
     }
@@ -78,36 +79,6 @@ impl Connection {
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.pid, self.start)
-    }
-}
-
-/// What `/proc/PID/stat` says of a process, as far as it is asked (proc_pid_stat(5)).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Process {
-    /// Its pid, field 1.
-    pub pid: u32,
-    /// Its name, field 2: 15 bytes at most, which the process itself may choose.
-    pub name: String,
-    /// When it started, field 22: clock ticks since the boot.
-    pub start: u64,
-}
-
-impl Process {
-    /// Which field behind the name is the start time: field 22 is the 20th.
-    const START: usize = 19;
-
-    /// Reads the file's text. The name stands in parentheses and may hold some itself, and blanks: it ends with the
-    /// last one.
-    #[must_use]
-    pub fn parse(text: &[u8]) -> Option<Self> {
-        let text = String::from_utf8_lossy(text);
-        let (pid, rest) = text.split_once(" (")?;
-        let (name, fields) = rest.rsplit_once(") ")?;
-        Some(Self {
-            pid: name::decimal(pid)?,
-            name: name.to_owned(),
-            start: name::decimal(fields.trim_end_matches('\n').split(' ').nth(Self::START)?)?,
-        })
     }
 }
 
@@ -142,55 +113,6 @@ fn read(pid: u32, file: &str) -> Result<Vec<u8>, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const STAT: &str = "4711 (sshd) S 1 4711 4711 0 -1 4194560 951 0 0 0 1 0 0 0 20 0 1 0 123456 15921152 2300 \
-                        18446744073709551615 1 1 0 0 0 0 0 4096 81925 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
-
-    #[test]
-    fn pid_name_and_start_time_are_read() {
-        let process = Process::parse(STAT.as_bytes()).unwrap();
-        assert_eq!(
-            process,
-            Process {
-                pid: 4711,
-                name: "sshd".to_owned(),
-                start: 123_456
-            }
-        );
-    }
-
-    #[test]
-    fn a_name_that_looks_like_the_rest_of_the_line_is_only_a_name() {
-        let forged = STAT.replace("(sshd)", "(sshd) S 1 1 1) R (x)");
-        let process = Process::parse(forged.as_bytes()).unwrap();
-        assert_eq!(
-            (process.name.as_str(), process.start),
-            ("sshd) S 1 1 1) R (x", 123_456)
-        );
-        assert!(!SSHD.contains(&process.name.as_str()));
-    }
-
-    #[test]
-    fn our_own_line_is_understood() {
-        let process = Process::parse(&std::fs::read("/proc/self/stat").unwrap()).unwrap();
-        assert_eq!(process.pid, std::process::id());
-        assert!(process.start > 0);
-    }
-
-    #[test]
-    fn everything_else_is_no_process() {
-        for text in [
-            "",
-            "4711",
-            "4711 (sshd",
-            "4711 (sshd) S 1",
-            "(sshd) S 1 4711 4711 0 -1 4194560 951 0 0 0 1 0 0 0 20 0 1 0 123456 1",
-            "-1 (sshd) S 1 4711 4711 0 -1 4194560 951 0 0 0 1 0 0 0 20 0 1 0 123456 1",
-            "1 (sshd) S 1 4711 4711 0 -1 4194560 951 0 0 0 1 0 0 0 20 0 1 0 -5 1",
-        ] {
-            assert_eq!(Process::parse(text.as_bytes()), None, "{text}");
-        }
-    }
 
     #[test]
     fn root_is_who_really_is() {

@@ -14,7 +14,7 @@ mod connection;
 mod name;
 mod store;
 
-pub use connection::{Connection, Process};
+pub use connection::Connection;
 pub use name::Entry;
 pub use store::{Claims, DIRECTORY};
 

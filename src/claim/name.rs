@@ -10,6 +10,8 @@
 
 use std::fmt;
 
+use crate::stat::decimal;
+
 /// One record, as claims know it. In the order in which records are used: the soonest to expire first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
@@ -46,12 +48,6 @@ impl fmt::Display for Entry {
         write!(f, "{}-", self.expires)?;
         self.digest.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
-}
-
-/// A number in decimal digits, without a sign.
-pub(super) fn decimal<T: std::str::FromStr>(text: &str) -> Option<T> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|_| digits)
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use nix::unistd::{Pid, getpid, getppid};
 use super::lines::{MAX_OUTPUT, too_large};
 use super::process::{Group, Process};
 use crate::reason::{Reason, Refusal};
+use crate::stat::Stat;
 
 /// The first word of a keeper's command line. sshd never puts a login name in that place with as many words after it.
 pub const WORD: &str = "--link";
@@ -323,12 +324,10 @@ fn end_all(child: &Process) {
 
 /// Our children, by their own word on who is their parent (proc_pid_stat(5)).
 fn children() -> Vec<Pid> {
-    let me = getpid().to_string();
+    let me = u32::try_from(getpid().as_raw()).ok();
     let is_mine = |pid: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name may hold anything, parentheses too; state and parent follow its last one.
-        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-        fields.split_ascii_whitespace().nth(1) == Some(me.as_str())
+        let text = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+        Stat::parse(&text).is_some_and(|process| Some(process.parent) == me)
     };
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries

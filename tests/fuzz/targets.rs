@@ -8,13 +8,14 @@
 
 use std::time::Duration;
 
-use ec2_instance_connect::claim::{Connection, Entry, Process};
+use ec2_instance_connect::claim::{Connection, Entry};
 use ec2_instance_connect::config::Config;
 use ec2_instance_connect::escape;
 use ec2_instance_connect::imds::StapleName;
 use ec2_instance_connect::instance::InstanceId;
 use ec2_instance_connect::place::{DnsSuffix, Place};
 use ec2_instance_connect::request::{Fingerprint, LoginName};
+use ec2_instance_connect::stat::Stat;
 use ec2_instance_connect::trust::anchors::AnchorSet;
 use ec2_instance_connect::trust::{Chain, Staple};
 use pki_types::UnixTime;
@@ -86,7 +87,7 @@ pub fn claim(data: &[u8]) -> usize {
         assert_eq!(connection.to_string().as_bytes(), data);
         taken += 1;
     }
-    if let Some(process) = Process::parse(data) {
+    if let Some(process) = Stat::parse(data) {
         taken += 1;
         // The same line with another name: the input's own bytes, in parentheses as the kernel writes them.
         let text = String::from_utf8_lossy(data);
@@ -94,11 +95,11 @@ pub fn claim(data: &[u8]) -> usize {
             .rsplit_once(") ")
             .expect("a line that was taken has its name in parentheses");
         let name = text.replace(['\n', '\u{fffd}'], " ");
-        let renamed = Process::parse(format!("{} ({name}) {fields}", process.pid).as_bytes())
+        let renamed = Stat::parse(format!("{} ({name}) {fields}", process.pid).as_bytes())
             .expect("a name decides nothing");
         assert_eq!(
-            (renamed.pid, renamed.start, renamed.name),
-            (process.pid, process.start, name)
+            (renamed.pid, renamed.parent, renamed.start, renamed.name),
+            (process.pid, process.parent, process.start, name)
         );
     }
     taken
