@@ -437,6 +437,16 @@ impl<'a> Join<'a> {
         }
     }
 
+    /// The same, with the line taken note of.
+    fn heard(&mut self, event: &Event, connection: &Connection) -> Result<Option<&mut Conn>, TooMany> {
+        let at = self.connection(event, connection)?;
+        let Some(conn) = self.conns.get_mut(at) else {
+            return Ok(None);
+        };
+        conn.take(event);
+        Ok(Some(conn))
+    }
+
     fn provided(
         &mut self,
         event: &Event,
@@ -494,12 +504,9 @@ impl<'a> Join<'a> {
         detail: &Safe,
         connection: &Connection,
     ) -> Result<(), TooMany> {
-        let at = self.connection(event, connection)?;
-        let Some(conn) = self.conns.get_mut(at) else {
-            return Ok(());
-        };
-        conn.take(event);
-        conn.refuse(None, reason, detail);
+        if let Some(conn) = self.heard(event, connection)? {
+            conn.refuse(None, reason, detail);
+        }
         Ok(())
     }
 
@@ -512,11 +519,9 @@ impl<'a> Join<'a> {
         asked: Option<Fingerprint>,
         connection: &Connection,
     ) -> Result<(), TooMany> {
-        let at = self.connection(event, connection)?;
-        let Some(conn) = self.conns.get_mut(at) else {
+        let Some(conn) = self.heard(event, connection)? else {
             return Ok(());
         };
-        conn.take(event);
         match (lines, asked) {
             (Lines::Withheld { reason, detail }, _) => conn.refuse(Some(link), reason, detail),
             (Lines::Passed(1..), Some(asked)) => {
