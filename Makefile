@@ -40,6 +40,7 @@ load: ## storms of logins and a flood of wrong keys through a real sshd (LOGINS=
 check: ## format, lints, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) check --locked --quiet --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
 bench: ## instruction counts, memory and logins beside the reference (REFERENCE=dir of its scripts)

@@ -44,8 +44,10 @@ def enter(script, tools, packages, release=True):
         subprocess.run(["cargo", "build", "--locked", "--release", "--package", "cage-cost"], cwd=TOP, check=True)
     subprocess.run(["cargo", "build", "--locked", "--workspace"], cwd=TOP, check=True)
     os.environ["EIC_BENCH_INSIDE"] = "1"
+    # A shell is the first process there, since it takes the orphans that sshd leaves.
     os.execvp("unshare", ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child",
-                          "--propagation", "private", sys.executable, os.path.realpath(script)])
+                          "--propagation", "private", "sh", "-c", '"$@"; exit $?', "sh", sys.executable,
+                          os.path.realpath(script)])
 
 
 class Rows:
