@@ -72,7 +72,10 @@ fn corpus_of_claims_passes_and_sound_ones_are_taken() {
     let outcomes = replay("claim", targets::claim);
     for (path, taken) in outcomes {
         let name = path.file_name().unwrap().to_str().unwrap();
-        assert_eq!(taken, usize::from(name.starts_with("sound-")), "{name}");
+        // The names of learnt inputs say nothing.
+        if path.starts_with(env!("CARGO_MANIFEST_DIR")) {
+            assert_eq!(taken, usize::from(name.starts_with("sound-")), "{name}");
+        }
     }
 }
 
