@@ -551,6 +551,8 @@ impl<'a> Join<'a> {
                 conn.may_hold(event)
                     && !conn.is_settled()
                     && conn.user.as_ref().is_some_and(|known| known.as_str() == user)
+                    // A first step was taken from where the last one is.
+                    && conn.login.as_ref().is_none_or(|(_, session)| session.peer == *peer)
             })
         });
         let Some(at) = known else {
@@ -946,8 +948,12 @@ mod tests {
         let lines = [ours(0, 7, A, "r1"), partial.clone()];
         assert_eq!(brief(&lines), [(Partial, "r1".into(), Pid, None)]);
         let second = "9 7 Accepted keyboard-interactive/pam for u from 192.0.2.7 port 7 ssh2".to_owned();
-        let lines = [ours(0, 7, A, "r1"), partial, second, closed(19, 7)];
+        let elsewhere = second.replace("port 7", "port 8");
+        let lines = [ours(0, 7, A, "r1"), partial.clone(), second, closed(19, 7)];
         assert_eq!(brief(&lines), [(Login, "r1".into(), Pid, Some(10))]);
+        // The pid came again: that connection took no step by our key.
+        let lines = [ours(0, 7, A, "r1"), partial, elsewhere, closed(19, 7)];
+        assert_eq!(brief(&lines), [(Partial, "r1".into(), Pid, None)]);
     }
 
     #[test]
