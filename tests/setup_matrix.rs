@@ -664,6 +664,26 @@ fn amazons_line_for_a_command_that_is_gone_elsewhere_is_refused_with_its_place()
 }
 
 #[test]
+fn amazons_pair_elsewhere_stays_until_it_needs_options() {
+    let machine = machine!();
+    let early = "/etc/ssh/sshd_config.d/10-amazon.conf";
+    machine.write(
+        early,
+        format!("AuthorizedKeysCommand {DEB} %u %f\nAuthorizedKeysCommandUser ec2-instance-connect\n"),
+    );
+    assert_eq!(machine.setup("apply --package").result(), "unchanged");
+    machine.write(
+        "/etc/ec2-instance-connect/config.toml",
+        "[[chain]]\ncommand = [\"/bin/echo\", \"%h\"]\n",
+    );
+    let answer = machine.refused("apply", "tradition-ahead");
+    assert_eq!(answer.place(), format!("{early}:1"));
+    machine.ok(&format!("rm {early}"));
+    machine.changed("apply");
+    assert_eq!(machine.command(), format!("{DEB} --home %h %u %f"));
+}
+
+#[test]
 fn amazons_pair_twice_for_a_command_that_is_gone_is_replaced() {
     let machine = machine!();
     let lines =

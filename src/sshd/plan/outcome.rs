@@ -61,7 +61,7 @@ fn as_it_stands<'a>(facts: &Facts, survey: &'a Survey, setting: &Setting) -> Opt
 fn ahead(setting: &Setting, call: Call, is_argument: bool) -> Refusal {
     let found = Call::parse(&setting.value).map(|found| found.path);
     let why = if found == Some(call.path) {
-        "without the options that config.toml needs"
+        "not with the options that config.toml needs"
     } else {
         "a command that is not there"
     };
