@@ -604,7 +604,9 @@ impl<'a> Join<'a> {
             return Ok(());
         };
         let may_be_theirs = conn.user.as_ref().is_none_or(|known| known.as_str() == user);
-        let at = if !conn.is_settled() && may_be_theirs {
+        // A first step is a connection's that is known by its pid.
+        let is_free = conn.login.is_none() && !conn.otherwise;
+        let at = if is_free && may_be_theirs {
             conn.joined_by = JoinedBy::Fingerprint;
             latest
         } else if conn.joined_by == JoinedBy::Pid || conn.login.is_none() {
@@ -952,7 +954,10 @@ mod tests {
         let lines = [ours(0, 7, A, "r1"), partial.clone(), second, closed(19, 7)];
         assert_eq!(brief(&lines), [(Login, "r1".into(), Pid, Some(10))]);
         // The pid came again: that connection took no step by our key.
-        let lines = [ours(0, 7, A, "r1"), partial, elsewhere, closed(19, 7)];
+        let lines = [ours(0, 7, A, "r1"), partial.clone(), elsewhere, closed(19, 7)];
+        assert_eq!(brief(&lines), [(Partial, "r1".into(), Pid, None)]);
+        // Another connection, that the helper named in no line, is let in by the same key.
+        let lines = [ours(0, 7, A, "r1"), partial.clone(), login(2, 8, A), partial];
         assert_eq!(brief(&lines), [(Partial, "r1".into(), Pid, None)]);
     }
 
