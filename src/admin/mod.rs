@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::link::keeper;
-use crate::sshd::system::{judge, trial};
+use crate::sshd::system::{judge, user};
 use output::Page;
 
 /// Exit status of a call that was refused or failed. 0 is done or nothing to do; clap uses 2 for wrong usage.
@@ -67,9 +67,15 @@ enum Subcommand {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = || std::env::args_os().skip(1);
-    let ended = keeper::asked(arguments()).or_else(|| trial::asked(arguments()));
-    if let Some(ended) = ended.or_else(|| run_as::asked(arguments())) {
+    if let Some(ended) = keeper::asked(arguments()) {
         return ended;
+    }
+    if let Some(error) = user::asked(arguments()) {
+        return output::show(&Page {
+            err: format!("ec2-instance-connect: cannot become another user: {error}\n"),
+            exit: EXIT_REFUSED,
+            ..Page::default()
+        });
     }
     match Cli::try_parse() {
         Ok(cli) => output::show(&dispatch(cli.command)),

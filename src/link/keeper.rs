@@ -107,14 +107,6 @@ pub fn asked(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> 
     if arguments.next()? != WORD {
         return None;
     }
-    asked_after(arguments, || Ok(()))
-}
-
-/// Runs a keeper with the arguments after [`WORD`], once `prepare` has succeeded in a process with three descriptors.
-pub fn asked_after(
-    mut arguments: impl Iterator<Item = OsString>,
-    prepare: impl FnOnce() -> io::Result<()>,
-) -> Option<ExitCode> {
     let mut number = || arguments.next()?.to_str()?.parse::<u32>().ok();
     let (timeout, caller) = (number()?, number()?);
     let (program, name) = (arguments.next()?, arguments.next()?);
@@ -126,7 +118,7 @@ pub fn asked_after(
         timeout: Duration::from_millis(timeout.into()),
     };
     let caller = Pid::from_raw(i32::try_from(caller).ok()?);
-    Some(keep(&order, caller, prepare).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
+    Some(keep(&order, caller).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
 }
 
 /// Reads a verdict, whole: the output of a command that ended well, or why there is none.
@@ -150,15 +142,13 @@ pub fn verdict(text: &[u8]) -> Result<Vec<u8>, Refusal> {
     Err(Refusal::new(reason.ok_or_else(lost)?, detail.to_owned()))
 }
 
-fn keep(order: &Order<'_>, caller: Pid, prepare: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+fn keep(order: &Order<'_>, caller: Pid) -> io::Result<()> {
     let deadline = Instant::now()
         .checked_add(order.timeout)
         .unwrap_or_else(Instant::now);
     close_inherited()?;
     // What its command starts in, whatever sshd's is.
     std::env::set_current_dir("/")?;
-    // Before it asks to be told of its caller's end: the kernel forgets that with a change of user.
-    prepare()?;
     prctl::set_pdeathsig(Signal::SIGTERM)?;
     if getppid() != caller {
         // It died before it could be watched.

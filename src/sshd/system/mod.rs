@@ -9,6 +9,7 @@
 //! files        steps, done and undone by rename
 //! service      systemd's reload and the proof that sshd lives
 //! transaction  all of it in order
+//! user         becoming another one, as sshd does for its command
 //! ```
 
 pub mod facts;
@@ -20,3 +21,4 @@ pub mod run;
 pub mod service;
 pub mod transaction;
 pub mod trial;
+pub mod user;

@@ -1,11 +1,9 @@
 //! Trying a command that is to be adopted: run as its own user and as ours it must give the same.
 
-use std::ffi::{CString, OsString};
-use std::io::{self, ErrorKind};
-use std::process::ExitCode;
+use std::ffi::{OsStr, OsString};
 use std::time::{Duration, Instant};
 
-use nix::unistd::{User, getpid, initgroups, setresgid, setresuid};
+use nix::unistd::{User, getpid};
 
 use crate::escape;
 use crate::file;
@@ -16,10 +14,7 @@ use crate::request::Words;
 use crate::sshd::RUN_AS;
 use crate::sshd::plan::adopt::Candidate;
 use crate::sshd::reason::{Refusal, Refused};
-use crate::sshd::system::run::PATH;
-
-/// The first word of the command line of a keeper that becomes another user first, whose name follows.
-pub const WORD_AS: &str = "--link-as";
+use crate::sshd::system::user;
 
 /// Nobody waits at a login: long enough for a cold cache.
 const TRIAL_TIME: Duration = Duration::from_secs(10);
@@ -71,14 +66,8 @@ pub fn run(candidate: &Candidate, user: &str) -> Result<Duration, Refusal> {
     let run_as = |name: &str| -> Result<_, Refusal> {
         let account = account(name)?;
         let begun = Instant::now();
-        // As sshd would give it.
-        let environment = [
-            ("PATH", PATH.into()),
-            ("USER", account.name.clone().into()),
-            ("LOGNAME", account.name.clone().into()),
-            ("HOME", account.dir.clone().into()),
-        ];
-        let started = order.start_in(&[WORD_AS.as_ref(), name.as_ref()], getpid(), environment);
+        let words = [user::WORD, name, keeper::WORD].map(OsStr::new);
+        let started = order.start_in(&words, getpid(), user::environment(&account));
         let mut keeper = started.map_err(|error| unfit(format!("it can't be tried: {error}")))?;
         let deadline = begun
             .checked_add(TRIAL_TIME)
@@ -124,23 +113,6 @@ pub fn run(candidate: &Candidate, user: &str) -> Result<Duration, Refusal> {
             ))
         }
     }
-}
-
-/// Runs the keeper of a trial, if that is what the arguments (without the program's name) ask for.
-pub fn asked(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    if arguments.next()? != WORD_AS {
-        return None;
-    }
-    let name = arguments.next()?.into_string().ok()?;
-    keeper::asked_after(arguments, move || become_user(&name))
-}
-
-/// Becomes a user with all his groups, as sshd does for its command (misc.c, `subprocess`).
-pub(crate) fn become_user(name: &str) -> io::Result<()> {
-    let user = User::from_name(name)?.ok_or(ErrorKind::NotFound)?;
-    initgroups(&CString::new(name)?, user.gid)?;
-    setresgid(user.gid, user.gid, user.gid)?;
-    Ok(setresuid(user.uid, user.uid, user.uid)?)
 }
 
 /// The first line that is not the same, escaped and bounded.
