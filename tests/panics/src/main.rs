@@ -1,8 +1,8 @@
 //! The rooms that decide, linked without the rest of the program: one login's evidence goes in as files, and what sshd
 //! would read comes out. `tests/panics/run` takes this program apart, and looks for a call that could panic.
 //!
-//! Every public function of the rooms is called, with what nobody can know when this is compiled, and what it gives is
-//! used: nothing of them can be left out.
+//! What the rooms offer is called with what nobody can know when this is compiled, and what it gives is used, so that
+//! nothing of it can be left out.
 #![forbid(unsafe_code)]
 
 mod control;
