@@ -27,8 +27,9 @@ impl Stat {
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(text);
-        let (pid, rest) = text.split_once(" (")?;
-        let (name, fields) = rest.rsplit_once(") ")?;
+        let (pid, rest) = text.split_once(' ')?;
+        let (name, fields) = rest.strip_prefix('(')?.rsplit_once(')')?;
+        let fields = fields.strip_prefix(' ')?;
         let field = |at: usize| fields.trim_end_matches('\n').split(' ').nth(at);
         Some(Self {
             pid: decimal(pid)?,

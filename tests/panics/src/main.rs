@@ -23,9 +23,10 @@ use ec2_instance_connect::link::lines::Lines;
 use ec2_instance_connect::place::Place;
 use ec2_instance_connect::reason::{Reason, Refusal};
 use ec2_instance_connect::request::Words;
+use ec2_instance_connect::stat::Stat;
 use ec2_instance_connect::trust::anchors::{self, AnchorSet};
 use ec2_instance_connect::trust::{self, Chain, TrustedSigner, VerifiedChain, describe};
-use ec2_instance_connect::{escape, output};
+use ec2_instance_connect::{claim, escape, output};
 use pki_types::UnixTime;
 
 /// Where one login's evidence lies.
@@ -172,6 +173,14 @@ fn describe_all(evidence: &Evidence<'_>) {
     black_box(keys::describe(&document));
     black_box(keys::bare(&evidence.text("key")));
     say(&escape::token(&document));
+    for name in ["stat", "claim"] {
+        let line = evidence.bytes(name).unwrap_or_default();
+        black_box(Stat::parse(&line));
+        claim::Entry::parse(&line).iter().for_each(|entry| say(entry));
+        claim::Connection::parse(&line)
+            .iter()
+            .for_each(|connection| say(connection));
+    }
 }
 
 /// Prints as the log would be written, and shows it to nobody.
