@@ -84,10 +84,24 @@ pub fn comment_out(bytes: &[u8], numbers: &[usize]) -> Result<Vec<u8>, ConfigErr
 pub fn give_back(bytes: &[u8]) -> Option<Vec<u8>> {
     let lines = bytes.split_inclusive(|byte| *byte == b'\n');
     let bare: Vec<u8> = lines
-        .flat_map(|line| line.strip_prefix(PREFIX).unwrap_or(line))
+        .flat_map(|line| his(line).unwrap_or(line))
         .copied()
         .collect();
     (bare != bytes).then_some(bare)
+}
+
+/// His line behind our prefix. What a hand has made of it since, so that it is neither of the two settings that are ever
+/// commented out, stays what it is: a comment.
+fn his(line: &[u8]) -> Option<&[u8]> {
+    let bare = line.strip_prefix(PREFIX)?;
+    let config::Statement::Directive(directive) = config::statement(bare) else {
+        return None;
+    };
+    matches!(
+        &*directive.keyword,
+        "authorizedkeyscommand" | "authorizedkeyscommanduser"
+    )
+    .then_some(bare)
 }
 
 /// The words of an `AuthorizedKeysCommand`'s value; `None` where sshd would cut it otherwise than its other settings.
@@ -272,6 +286,20 @@ mod tests {
         assert_eq!(words("/x \"y"), None);
     }
 
+    #[test]
+    fn what_a_hand_made_of_a_line_of_his_stays_a_comment() {
+        let his = [PREFIX, b"AuthorizedKeysCommand /x %u\n"].concat();
+        assert_eq!(give_back(&his).unwrap(), b"AuthorizedKeysCommand /x %u\n");
+        for text in [
+            "# BEGIN ec2-instance-connect\n",
+            "Port 23\n",
+            "# AuthorizedKeysCommand /x\n",
+            "\n",
+        ] {
+            assert_eq!(give_back(&[PREFIX, text.as_bytes()].concat()), None, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn removing_the_block_undoes_inserting_it(before in "[a-z#= \n\r]{0,40}") {
@@ -282,10 +310,14 @@ mod tests {
 
         #[test]
         fn giving_back_undoes_commenting_out(
-            lines in proptest::collection::vec("[a-zA-Z# \t\r\"]{0,12}", 1..8),
+            mut lines in proptest::collection::vec("[a-zA-Z# \t\r\"]{0,12}", 1..8),
+            setting in "[ \t]{0,2}(AuthorizedKeysCommand|authorizedkeyscommanduser)[ \t=]/[a-z# ]{1,8}\r?",
             cut in any::<bool>(),
             number in 1_usize..9,
         ) {
+            let at = number.min(lines.len());
+            lines.insert(at, setting);
+            let number = at + 1;
             let mut text = lines.join("\n");
             if !cut {
                 text.push('\n');

@@ -50,9 +50,10 @@ impl Moment {
     /// RFC 3339, as CloudTrail and modern syslog daemons write it.
     #[must_use]
     pub fn from_rfc3339(text: &str) -> Option<Self> {
-        // jiff's grammar is wider (a zone in brackets, weeks): only the characters of RFC 3339 go in.
+        // jiff's grammar is wider (a zone in brackets, weeks, a year with a sign): only what RFC 3339 is made of goes in.
         let plain = |b: u8| b.is_ascii_digit() || b"-+:.TZtz".contains(&b);
-        if text.len() > MAX_RFC3339 || !text.bytes().all(plain) {
+        let year = text.bytes().next().is_some_and(|b| b.is_ascii_digit());
+        if text.len() > MAX_RFC3339 || !year || !text.bytes().all(plain) {
             return None;
         }
         text.parse::<Timestamp>().ok().map(Self::from)
@@ -205,6 +206,7 @@ mod tests {
             "yesterday",
             "2025-13-01",
             "2025-01-30T10:40:08[Europe/Berlin]",
+            "+002025-01-30T10:40:08Z",
             "99999999999999999999d",
         ] {
             assert_eq!(words(text), None, "{text}");
