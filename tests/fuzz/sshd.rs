@@ -343,13 +343,14 @@ pub fn dump(data: &[u8]) {
         settings.values().map(Vec::len).sum::<usize>(),
         before.lines().count()
     );
-    for (keyword, values) in &settings {
-        assert!(!keyword.bytes().any(|b| b.is_ascii_uppercase()));
+    assert!(
+        !settings
+            .keys()
+            .any(|keyword| keyword.bytes().any(|b| b.is_ascii_uppercase()))
+    );
+    // Each look reads it all anew: a few are enough.
+    for (keyword, values) in settings.iter().take(3).chain(settings.iter().next_back()) {
         assert_eq!(dump::value(before, keyword).as_ref(), values.first());
-        assert_eq!(
-            dump::value(before, &keyword.to_ascii_lowercase()).as_ref(),
-            values.first()
-        );
     }
     let check = |stdout: &str, ok| Check {
         ok,
