@@ -53,7 +53,7 @@ reasons! {
     ImdsTimeout = "imds-timeout",
     /// The metadata service answered 403: switched off, or not allowed.
     ImdsForbidden = "imds-forbidden",
-    /// The metadata service throttles (429 or 503), also after a retry.
+    /// The metadata service throttles (429 or 503), also after retries.
     ImdsThrottled = "imds-throttled",
     /// The metadata service answered with a status that the protocol does not give.
     ImdsStatus = "imds-status",

@@ -470,20 +470,24 @@ fn dropped_connection_is_tried_once_more_and_no_more() {
 }
 
 #[test]
-fn throttling_is_tried_once_more_and_no_more() {
+fn throttling_is_tried_twice_more_and_no_more() {
     for status in [429, 503] {
         for path in [TOKEN, KEYS, DOMAIN] {
-            survives(Fault::on(path, Effect::Status(status)).times(1));
+            survives(Fault::on(path, Effect::Status(status)).times(2));
         }
         assert_eq!(
             refused_under(Fault::on(TOKEN, Effect::Status(status)), "imds-throttled"),
-            2
+            3
         );
         assert_eq!(
             refused_under(Fault::on(KEYS, Effect::Status(status)), "imds-throttled"),
-            3
+            4
         );
     }
+}
+
+#[test]
+fn an_ill_service_is_tried_once_more_and_no_more() {
     survives(Fault::on(KEYS, Effect::Status(500)).times(1));
     assert_eq!(
         refused_under(Fault::on(KEYS, Effect::Status(500)), "imds-status"),

@@ -24,6 +24,13 @@ pub const MAX_STAPLE_NAME: usize = 128;
 /// Lifetime of the session token, in seconds: longer than any run of the helper, shorter than is worth stealing.
 pub const TOKEN_TTL_SECONDS: &str = "30";
 
-/// The shortest and longest pause before the one retry, chosen at random so that a fleet of logins that were
-/// throttled together does not come back together.
+/// The shortest and longest pause before a request is sent again, chosen at random so that a fleet of logins that were
+/// throttled together does not come back together. The pause after it is twice as long.
 pub const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(200));
+
+/// How often a request is sent again that the service throttled. Twice: a login is eighteen requests, and beside a flood
+/// that has one in eight throttled, one more try each would lose three logins in a hundred (docs/PERFORMANCE.md).
+pub const THROTTLED_RETRIES: u32 = 2;
+
+/// How often a request is sent again whose connection was dropped, or that the service failed to answer otherwise.
+pub const RETRIES: u32 = 1;

@@ -44,7 +44,7 @@ pub struct Session {
 enum Failure {
     /// No packet can be sent to that address at all.
     NoRoute(Refusal),
-    /// Worth one more try: the connection was dropped, or the service is throttling or ill.
+    /// Worth another try: the connection was dropped, or the service is throttling or ill.
     Passing(Refusal),
     /// Final.
     Lasting(Refusal),
@@ -169,7 +169,7 @@ impl Session {
         Ok(token)
     }
 
-    /// One exchange, and one more after a pause where the first failure may pass and time allows.
+    /// One exchange, and more after pauses where a failure may pass and time allows.
     async fn persist(
         &self,
         method: Method,
@@ -177,16 +177,24 @@ impl Session {
         headers: HeaderMap,
         limit: usize,
     ) -> Result<(StatusCode, Vec<u8>), Failure> {
-        match self.exchange(method.clone(), path, headers.clone(), limit).await {
-            Err(Failure::Passing(refusal)) => {
-                let resume = Instant::now().checked_add(retry_pause());
-                let Some(resume) = resume.filter(|resume| *resume < self.deadline) else {
-                    return Err(Failure::Passing(refusal));
-                };
-                tokio::time::sleep_until(resume).await;
-                self.exchange(method, path, headers, limit).await
-            }
-            outcome => outcome,
+        let mut tried = 0_u32;
+        loop {
+            let outcome = self.exchange(method.clone(), path, headers.clone(), limit).await;
+            let Err(Failure::Passing(refusal)) = outcome else {
+                return outcome;
+            };
+            let retries = match refusal.reason {
+                Reason::ImdsThrottled => limits::THROTTLED_RETRIES,
+                _ => limits::RETRIES,
+            };
+            let pause = retry_pause().saturating_mul(tried.saturating_add(1));
+            let resume = Instant::now().checked_add(pause);
+            let resume = resume.filter(|resume| tried < retries && *resume < self.deadline);
+            let Some(resume) = resume else {
+                return Err(Failure::Passing(refusal));
+            };
+            tokio::time::sleep_until(resume).await;
+            tried = tried.saturating_add(1);
         }
     }
 
