@@ -12,10 +12,8 @@ use nix::unistd::{Uid, User};
 use super::EXIT_REFUSED;
 use super::output::Page;
 use crate::escape;
+use crate::sshd::RUN_AS;
 use crate::sshd::system::user;
-
-/// The user that sshd runs the helper as.
-const HELPER_USER: &str = "ec2-instance-connect";
 
 /// Who asked.
 pub(super) enum Asked {
@@ -38,13 +36,13 @@ pub(super) fn command(account: &User) -> Command {
     command
 }
 
-/// Asks as the helper's user, where we are root and there is such a user.
-pub(super) fn ask_as_helper_user(arguments: &[OsString]) -> Asked {
-    if !Uid::effective().is_root() {
+/// Asks as the helper's user, where we are root and there is such a user, unless `here` is where it is wanted.
+pub(super) fn ask_as_helper_user(here: bool, arguments: &[OsString]) -> Asked {
+    if here || !Uid::effective().is_root() {
         return Asked::Here(String::new());
     }
-    let Ok(Some(user)) = User::from_name(HELPER_USER) else {
-        return Asked::Here(format!("There is no user {HELPER_USER}: asked as root.\n"));
+    let Ok(Some(user)) = User::from_name(RUN_AS) else {
+        return Asked::Here(format!("There is no user {RUN_AS}: asked as root.\n"));
     };
     // What decides whether the page is in colour (`admin::paint`).
     let terminal = ["NO_COLOR", "TERM"].map(|name| (name, std::env::var_os(name)));
@@ -62,7 +60,7 @@ pub(super) fn ask_as_helper_user(arguments: &[OsString]) -> Asked {
             ..Page::default()
         }),
         Err(error) => Asked::Here(format!(
-            "Cannot run as {HELPER_USER} ({}): asked as root.\n",
+            "Cannot run as {RUN_AS} ({}): asked as root.\n",
             escape::text(&error.to_string())
         )),
     }

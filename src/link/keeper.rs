@@ -60,9 +60,9 @@ const CHUNK: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub struct Order<'a> {
     /// The program, symlinks resolved.
-    pub program: &'a std::path::Path,
+    pub program: &'a Path,
     /// What it is told it is called.
-    pub name: &'a std::path::Path,
+    pub name: &'a Path,
     /// Its arguments.
     pub arguments: &'a [OsString],
     /// How long it may take.

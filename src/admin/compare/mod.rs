@@ -116,13 +116,10 @@ impl Compare {
     /// Compares, and writes the page; a watch prints one for each comparison.
     #[must_use]
     pub fn run(&self) -> Page {
-        let mut remark = String::new();
-        if !self.here {
-            match run_as::ask_as_helper_user(&self.arguments()) {
-                run_as::Asked::There(page) => return page,
-                run_as::Asked::Here(why) => remark = why,
-            }
-        }
+        let remark = match run_as::ask_as_helper_user(self.here, &self.arguments()) {
+            run_as::Asked::There(page) => return page,
+            run_as::Asked::Here(why) => why,
+        };
         let config = Config::load(self.config.as_deref());
         if self.watch {
             return self.follow(&config);

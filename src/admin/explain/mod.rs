@@ -204,13 +204,10 @@ impl Explain {
     /// Decides, and writes the page.
     #[must_use]
     pub fn run(&self) -> Page {
-        let mut remark = String::new();
-        if !self.here {
-            match run_as::ask_as_helper_user(&self.arguments()) {
-                run_as::Asked::There(page) => return page,
-                run_as::Asked::Here(why) => remark = why,
-            }
-        }
+        let remark = match run_as::ask_as_helper_user(self.here, &self.arguments()) {
+            run_as::Asked::There(page) => return page,
+            run_as::Asked::Here(why) => why,
+        };
         let config = Config::load(self.config.as_deref());
         let origin = self.from.map_or(Origin::Unknown, Origin::Address);
         let request =

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use crate::instance::InstanceId;
 use crate::request::{Fingerprint, LoginName};
+use crate::stat::decimal;
 
 use super::event::{Connection, Grant, Helper, Key, Lines, Peer, Safe, Sshd};
 
@@ -58,7 +59,7 @@ fn provided(rest: &str) -> Option<Helper> {
             instance = Some(InstanceId::new(id)?);
             end.is_empty().then_some(())?;
         }
-        expires = Some(number(seconds)?);
+        expires = Some(decimal(seconds)?);
         connection = Some(self::connection(user, pid)?);
     }
     Some(Helper::Provided {
@@ -82,7 +83,7 @@ fn refused(rest: &str) -> Option<Helper> {
     let rest = match rest.strip_prefix(" records=") {
         Some(_) => {
             field(rest, " records=")
-                .filter(|(count, _)| number::<u64>(count).is_some())?
+                .filter(|(count, _)| decimal::<u64>(count).is_some())?
                 .1
         }
         None => rest,
@@ -107,7 +108,7 @@ fn linked(rest: &str) -> Option<Helper> {
         (Lines::Withheld { reason, detail }, "nothing".to_owned(), rest)
     } else {
         let (count, rest) = field(rest, "lines=")?;
-        (Lines::Passed(number(count)?), format!("{count} lines"), rest)
+        (Lines::Passed(decimal(count)?), format!("{count} lines"), rest)
     };
     let (user, rest) = field(rest, " user=")?;
     let (pid, rest) = field(rest, " sshd-pid=")?;
@@ -132,7 +133,7 @@ fn linked(rest: &str) -> Option<Helper> {
 fn connection(user: &str, pid: &str) -> Option<Connection> {
     Some(Connection {
         user: Safe::new(user),
-        pid: number(pid)?,
+        pid: decimal(pid)?,
     })
 }
 
@@ -169,15 +170,6 @@ fn field<'a>(rest: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
     let rest = rest.strip_prefix(prefix)?;
     let (word, rest) = rest.split_at(rest.find(' ').unwrap_or(rest.len()));
     (!word.is_empty()).then_some((word, rest))
-}
-
-/// Decimal digits alone: `parse` would also take a sign.
-fn number<N: std::str::FromStr>(digits: &str) -> Option<N> {
-    digits
-        .bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| digits.parse().ok())
-        .flatten()
 }
 
 /// What sshd, or PAM within it, says in `message`, of what matters here.
@@ -287,7 +279,7 @@ fn peer(words: &mut Words<'_>) -> Option<Peer> {
             .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     expect(words, ["port"])?;
     // 7.4 writes `Received disconnect from ADDR port P:11:`, but that line is not among ours.
-    let port = number(words.next()?)?;
+    let port = decimal(words.next()?)?;
     (ip && zone).then(|| Peer {
         address: address.to_owned(),
         port,
