@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::Path;
 
-use nix::unistd::getppid;
+use rustix::process::getppid;
 
 use super::unavailable;
 use crate::escape;
@@ -36,9 +36,9 @@ impl Connection {
     /// # Errors
     /// [`crate::reason::Reason::OneTimeUnavailable`] where the parent cannot be seen, or is not root's sshd.
     pub fn of_parent() -> Result<Self, Refusal> {
+        // None where the parent is outside of our pid namespace.
         let parent = getppid();
-        // 0 where the parent is outside of our pid namespace.
-        let pid = u32::try_from(parent.as_raw()).ok().filter(|pid| *pid > 0);
+        let pid = parent.and_then(|parent| u32::try_from(parent.as_raw_pid()).ok());
         let pid = pid.ok_or_else(|| unavailable("the parent process is out of sight"))?;
         let process = read(pid, "stat").and_then(|text| {
             Stat::parse(&text).ok_or_else(|| unavailable(format!("/proc/{pid}/stat cannot be understood")))

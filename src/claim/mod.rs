@@ -53,7 +53,7 @@ impl Desk {
     /// [`Reason::OneTimeUnavailable`]: no directory that is ours alone, no sshd as our parent, a `/proc` that hides
     /// it, no fingerprint in sshd's words.
     pub fn open(asked: Option<&Request>, purpose: &Purpose<'_>, now: UnixTime) -> Result<Self, Refusal> {
-        let mut claims = Claims::open()?;
+        let claims = Claims::open()?;
         let claimant = match purpose {
             Purpose::Look => {
                 claims.takes_claims()?;

@@ -11,15 +11,14 @@
 //! that was made after another one had been swept is refused, as long as the clock does not go back by more than
 //! [`KEPT`].
 
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 
-use nix::dir::Dir;
-use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, readlinkat};
-use nix::sys::stat::{Mode, fstat};
 use nix::sys::statvfs::fstatvfs;
-use nix::unistd::{AccessFlags, Uid, UnlinkatFlags, faccessat, symlinkat, unlinkat};
+use nix::unistd::{AccessFlags, faccessat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, open, readlinkat, symlinkat, unlinkat};
+use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::connection::Connection;
 use super::name::Entry;
@@ -41,7 +40,7 @@ const FOREIGN: u32 = 0o077;
 /// The directory, open. After this only symlinkat(2) and readlinkat(2) are needed.
 #[derive(Debug)]
 pub struct Claims {
-    directory: Dir,
+    directory: OwnedFd,
 }
 
 impl Claims {
@@ -50,7 +49,7 @@ impl Claims {
     /// # Errors
     /// [`crate::reason::Reason::OneTimeUnavailable`].
     pub fn open() -> Result<Self, Refusal> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened =
             open(DIRECTORY, flags, Mode::empty()).map_err(|errno| failed("cannot be opened", errno))?;
         Self::in_directory(opened)
@@ -58,7 +57,7 @@ impl Claims {
 
     fn in_directory(opened: OwnedFd) -> Result<Self, Refusal> {
         let stat = fstat(&opened).map_err(|errno| failed("cannot be looked at", errno))?;
-        let me = Uid::effective().as_raw();
+        let me = geteuid().as_raw();
         if stat.st_uid != me {
             let detail = format!(
                 "{DIRECTORY} belongs to uid {}, not to uid {me} that asks",
@@ -72,8 +71,7 @@ impl Claims {
                 "{DIRECTORY} is open to others (mode {mode:04o})"
             )));
         }
-        let directory = Dir::from_fd(opened).map_err(|errno| failed("cannot be read", errno))?;
-        Ok(Self { directory })
+        Ok(Self { directory: opened })
     }
 
     /// The directory itself.
@@ -88,12 +86,12 @@ impl Claims {
     /// whose it is.
     pub fn owner(&self, entry: &Entry) -> Result<Option<Connection>, Refusal> {
         let name = entry.to_string();
-        match readlinkat(&self.directory, name.as_str()) {
-            Ok(target) => match Connection::parse(target.as_bytes()) {
+        match readlinkat(&self.directory, name.as_str(), Vec::new()) {
+            Ok(target) => match Connection::parse(target.to_bytes()) {
                 Some(owner) => Ok(Some(owner)),
                 None => Err(unavailable(format!("{DIRECTORY}/{name} names no connection"))),
             },
-            Err(Errno::ENOENT) => Ok(None),
+            Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(failed("has an entry that cannot be read", errno)),
         }
     }
@@ -106,7 +104,7 @@ impl Claims {
         let name = entry.to_string();
         match symlinkat(claimant.to_string().as_str(), &self.directory, name.as_str()) {
             Ok(()) => Ok(claimant),
-            Err(Errno::EEXIST) => self.owner(entry)?.ok_or_else(|| {
+            Err(Errno::EXIST) => self.owner(entry)?.ok_or_else(|| {
                 unavailable(format!("{DIRECTORY}/{name} was removed while it was being read"))
             }),
             Err(errno) => Err(failed("takes no claim", errno)),
@@ -118,41 +116,38 @@ impl Claims {
     /// # Errors
     /// [`crate::reason::Reason::OneTimeUnavailable`]: a full or read-only file system.
     pub fn takes_claims(&self) -> Result<(), Refusal> {
-        let flags = AtFlags::AT_EACCESS;
-        faccessat(&self.directory, ".", AccessFlags::W_OK, flags)
+        // Not rustix's: that needs a kernel of 5.8 for the effective user's rights, as libc does not.
+        let effective = nix::fcntl::AtFlags::AT_EACCESS;
+        faccessat(&self.directory, ".", AccessFlags::W_OK, effective)
             .map_err(|errno| failed("takes no claim", errno))?;
         let room = fstatvfs(&self.directory).map_err(|errno| failed("cannot be looked at", errno))?;
         // File systems without a fixed number of inodes give 0 for both.
         if room.files() > 0 && room.files_available() == 0 {
-            return Err(failed("takes no claim", Errno::ENOSPC));
+            return Err(failed("takes no claim", Errno::NOSPC));
         }
         Ok(())
     }
 
     /// Removes the claims of records that had expired [`KEPT`] seconds before `now`, in Unix seconds. What is no claim
     /// is left alone, and what cannot be removed is left to the next run.
-    pub fn sweep(&mut self, now: u64) {
+    pub fn sweep(&self, now: u64) {
         let is_over = |entry: &Entry| entry.expires.saturating_add(KEPT) <= now;
-        let over: Vec<Entry> = self
-            .directory
-            .iter()
+        let over: Vec<Entry> = Dir::read_from(&self.directory)
+            .into_iter()
+            .flatten()
             .take(MAX_SWEPT)
             .flatten()
             .filter_map(|file| Entry::parse(file.file_name().to_bytes()))
             .filter(is_over)
             .collect();
         for entry in over {
-            let _ = unlinkat(
-                &self.directory,
-                entry.to_string().as_str(),
-                UnlinkatFlags::NoRemoveDir,
-            );
+            let _ = unlinkat(&self.directory, entry.to_string().as_str(), AtFlags::empty());
         }
     }
 }
 
-fn failed(what: &str, errno: Errno) -> Refusal {
-    unavailable(format!("{DIRECTORY} {what}: {}", errno.desc()))
+fn failed(what: &str, error: impl Into<io::Error>) -> Refusal {
+    unavailable(format!("{DIRECTORY} {what}: {}", error.into()))
 }
 
 #[cfg(test)]
@@ -233,7 +228,7 @@ mod tests {
     #[test]
     fn claims_of_expired_records_are_swept_and_nothing_else_is() {
         let directory = directory();
-        let mut claims = claims(&directory).unwrap();
+        let claims = claims(&directory).unwrap();
         for expires in [1000, 1001] {
             claims.claim(&entry(expires), HERE).unwrap();
         }

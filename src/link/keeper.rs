@@ -15,17 +15,21 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signal::{SigSet, Signal as Caught};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, getpid, getppid};
+use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Signal, WaitOptions, chdir, getpid, getppid, kill_process, kill_process_group, set_child_subreaper,
+    set_parent_process_death_signal, wait,
+};
 
 use super::lines::{MAX_OUTPUT, too_large};
 use super::process::{Group, Process};
@@ -50,8 +54,8 @@ pub const MAX_HEADER: usize = 1024;
 /// How long what a command left running is hunted. Each round ends a generation, and a round takes microseconds.
 const HUNT_TIME: Duration = Duration::from_millis(200);
 
-/// Between two looks at what does not end at once.
-const HUNT_PAUSE: Duration = Duration::from_millis(2);
+/// Between two looks at what does not end at once, in milliseconds.
+const HUNT_PAUSE: u8 = 2;
 
 /// How much is read at once: a pipe's capacity (pipe(7)).
 const CHUNK: usize = 64 * 1024;
@@ -75,9 +79,7 @@ impl Order<'_> {
     /// # Errors
     /// The kernel's.
     pub fn start(&self, caller: Pid) -> io::Result<Process> {
-        let environment = ENVIRONMENT.iter();
-        let environment = environment.filter_map(|name| Some((*name, std::env::var_os(name)?)));
-        self.start_in(&[WORD.as_ref()], caller, environment)
+        self.start_in(&[WORD.as_ref()], caller, environment())
     }
 
     /// Starts this program with `words`, then with what a keeper for `caller` is told.
@@ -102,6 +104,13 @@ impl Order<'_> {
     }
 }
 
+/// What of our environment a command gets.
+fn environment() -> impl Iterator<Item = (&'static str, OsString)> {
+    ENVIRONMENT
+        .into_iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)))
+}
+
 /// Runs a keeper, if that is what the arguments (without the program's name) ask for.
 pub fn asked(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     if arguments.next()? != WORD {
@@ -117,7 +126,7 @@ pub fn asked(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> 
         arguments: &arguments,
         timeout: Duration::from_millis(timeout.into()),
     };
-    let caller = Pid::from_raw(i32::try_from(caller).ok()?);
+    let caller = Pid::from_raw(i32::try_from(caller).ok()?)?;
     Some(keep(&order, caller).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
 }
 
@@ -148,20 +157,20 @@ fn keep(order: &Order<'_>, caller: Pid) -> io::Result<()> {
         .unwrap_or_else(Instant::now);
     close_inherited()?;
     // What its command starts in, whatever sshd's is.
-    std::env::set_current_dir("/")?;
-    prctl::set_pdeathsig(Signal::SIGTERM)?;
-    if getppid() != caller {
+    chdir("/")?;
+    set_parent_process_death_signal(Some(Signal::TERM))?;
+    if getppid() != Some(caller) {
         // It died before it could be watched.
         return Ok(());
     }
-    prctl::set_child_subreaper(true)?;
+    set_child_subreaper(Some(getpid()))?;
     // SIGTERM is the caller's end, or sshd's word that the login takes too long.
     let watched: SigSet = [
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-        Signal::SIGCHLD,
+        Caught::SIGTERM,
+        Caught::SIGHUP,
+        Caught::SIGINT,
+        Caught::SIGQUIT,
+        Caught::SIGCHLD,
     ]
     .into_iter()
     .collect();
@@ -189,21 +198,36 @@ fn keep(order: &Order<'_>, caller: Pid) -> io::Result<()> {
 
 /// Closes what a careless caller of our caller left open: a command gets three descriptors and no other.
 fn close_inherited() -> io::Result<()> {
-    let names: Vec<OsString> = fs::read_dir("/proc/self/fd")?
-        .map(|entry| Ok(entry?.file_name()))
-        .collect::<io::Result<_>>()?;
-    let numbers = names.iter().filter_map(|name| name.to_str()?.parse::<i32>().ok());
-    for number in numbers.filter(|number| *number > 2) {
+    for number in numbers_in("/proc/self/fd")?
+        .into_iter()
+        .filter(|number| *number > 2)
+    {
         // The directory's own is among them, and closed by now.
         let _ = nix::unistd::close(number);
     }
     Ok(())
 }
 
+/// The names in a directory of /proc that are numbers.
+fn numbers_in(directory: &str) -> io::Result<Vec<i32>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut numbers = Vec::new();
+    for entry in Dir::new(openat(CWD, directory, flags, Mode::empty())?)? {
+        numbers.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .ok()
+                .and_then(|name| name.parse::<i32>().ok()),
+        );
+    }
+    Ok(numbers)
+}
+
 fn start(order: &Order<'_>) -> io::Result<Process> {
     let arguments = std::iter::once(order.name.into()).chain(order.arguments.iter().cloned());
-    // The environment and the working directory are the keeper's own, which its caller chose.
-    Process::start(order.program, arguments, std::env::vars_os(), Group::Own)
+    // The working directory is the keeper's own.
+    Process::start(order.program, arguments, environment(), Group::Own)
 }
 
 /// Waits until the command has ended, and takes its output.
@@ -253,7 +277,7 @@ fn watch(
         }
         while let Ok(Some(signal)) = signals.read_signal() {
             let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
-            if Signal::try_from(number) != Ok(Signal::SIGCHLD) {
+            if Caught::try_from(number) != Ok(Caught::SIGCHLD) {
                 return Err(Refusal::new(Reason::LinkFailed, "its caller has gone"));
             }
         }
@@ -281,12 +305,15 @@ fn drain(pipe: &mut File, output: &mut Vec<u8>) -> Result<bool, Refusal> {
 }
 
 /// As sshd has it: any other end than exit 0 throws the output away.
-fn ended(status: WaitStatus) -> Result<(), Refusal> {
-    let detail = match status {
-        WaitStatus::Exited(_, 0) => return Ok(()),
-        WaitStatus::Exited(_, code) => format!("exit status {code}"),
-        WaitStatus::Signaled(_, signal, _) => format!("killed by {signal}"),
-        _ => "it did not end".to_owned(),
+fn ended(status: ExitStatus) -> Result<(), Refusal> {
+    let detail = match (status.code(), status.signal()) {
+        (Some(0), _) => return Ok(()),
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => match Caught::try_from(signal) {
+            Ok(signal) => format!("killed by {signal}"),
+            Err(_) => format!("killed by signal {signal}"),
+        },
+        (None, None) => "it did not end".to_owned(),
     };
     Err(Refusal::new(Reason::LinkFailed, detail))
 }
@@ -295,17 +322,18 @@ fn ended(status: WaitStatus) -> Result<(), Refusal> {
 /// there is always somebody to find until there is nobody.
 fn end_all(child: &Process) {
     // Its group has its number. Often there is nobody left.
-    let _ = killpg(child.pid(), Signal::SIGKILL);
+    let _ = kill_process_group(child.pid(), Signal::KILL);
     let begun = Instant::now();
     while begun.elapsed() < HUNT_TIME {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) => {
+        match wait(WaitOptions::NOHANG) {
+            Ok(None) => {
                 for pid in children() {
-                    let _ = kill(pid, Signal::SIGKILL);
+                    let _ = kill_process(pid, Signal::KILL);
                 }
-                std::thread::sleep(HUNT_PAUSE);
+                // A pause: nothing is waited for.
+                let _ = poll(&mut [], HUNT_PAUSE);
             }
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(Some(_)) | Err(Errno::INTR) => {}
             // ECHILD: nobody is left.
             Err(_) => return,
         }
@@ -314,16 +342,15 @@ fn end_all(child: &Process) {
 
 /// Our children, by their own word on who is their parent (proc_pid_stat(5)).
 fn children() -> Vec<Pid> {
-    let me = u32::try_from(getpid().as_raw()).ok();
+    let me = u32::try_from(getpid().as_raw_pid()).ok();
     let is_mine = |pid: &i32| {
         let text = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
         Stat::parse(&text).is_some_and(|process| Some(process.parent) == me)
     };
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+    let pids = numbers_in("/proc").unwrap_or_default();
+    pids.into_iter()
         .filter(is_mine)
-        .map(Pid::from_raw)
+        .filter_map(Pid::from_raw)
         .collect()
 }
 
@@ -357,17 +384,15 @@ mod tests {
 
     #[test]
     fn only_exit_status_0_is_an_end_that_counts() {
-        let pid = Pid::from_raw(1);
-        assert!(ended(WaitStatus::Exited(pid, 0)).is_ok());
+        // As wait(2) puts them.
+        assert!(ended(ExitStatus::from_raw(0)).is_ok());
         for (status, words) in [
-            (WaitStatus::Exited(pid, 3), "exit status 3"),
-            (
-                WaitStatus::Signaled(pid, Signal::SIGKILL, false),
-                "killed by SIGKILL",
-            ),
-            (WaitStatus::Stopped(pid, Signal::SIGSTOP), "it did not end"),
+            (3 << 8, "exit status 3"),
+            (9, "killed by SIGKILL"),
+            (34, "killed by signal 34"),
+            (19 << 8 | 0x7f, "it did not end"),
         ] {
-            assert_eq!(ended(status).unwrap_err().detail, words);
+            assert_eq!(ended(ExitStatus::from_raw(status)).unwrap_err().detail, words);
         }
     }
 

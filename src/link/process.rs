@@ -1,21 +1,23 @@
 //! A process of ours, started by posix_spawn(3), and the pipe that it writes to.
 //!
-//! The standard library's `Command` would do. But the loader binds every symbol of a program when it starts, wanted or
-//! not, and `Command` brings thirty: each login would pay for links that nobody configured.
+//! The standard library's `Command` would do. But the loader binds every symbol of libc that a program names when it
+//! starts, wanted or not, and `Command` brings thirty: each login would pay for links that nobody configured. For the
+//! same reason what can be asked of the kernel directly is asked by rustix, which names none.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
+use std::process::ExitStatus;
 
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, pipe2};
+use nix::sys::signal::{SigSet, Signal as Caught};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// Which group of processes it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +58,7 @@ impl Process {
         let arguments: Vec<CString> = arguments.collect::<io::Result<_>>()?;
         let variables: Vec<CString> = variables.collect::<io::Result<_>>()?;
 
-        let (stdout, its_stdout) = pipe2(OFlag::O_CLOEXEC)?;
+        let (stdout, its_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
         let null = File::options().read(true).write(true).open("/dev/null")?;
         let mut files = PosixSpawnFileActions::init()?;
         files.add_dup2(null.as_raw_fd(), 0)?;
@@ -65,7 +67,7 @@ impl Process {
         let mut manner = PosixSpawnAttr::init()?;
         // What the keeper blocks, and what Rust's start ignores.
         manner.set_sigmask(&SigSet::empty())?;
-        manner.set_sigdefault(&Signal::SIGPIPE.into())?;
+        manner.set_sigdefault(&Caught::SIGPIPE.into())?;
         let mut flags = PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
         if group == Group::Own {
             // The attribute's default, 0, is the group of its own number.
@@ -74,7 +76,7 @@ impl Process {
         manner.set_flags(flags)?;
         let pid = posix_spawn(program, &files, &manner, &arguments, &variables)?;
         Ok(Self {
-            pid,
+            pid: Pid::from_raw(pid.as_raw()).ok_or(io::ErrorKind::NotFound)?,
             stdout: Some(File::from(stdout)),
         })
     }
@@ -89,10 +91,10 @@ impl Process {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn try_wait(&self) -> io::Result<Option<WaitStatus>> {
-        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => Ok(None),
-            Ok(status) => Ok(Some(status)),
+    pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
+        match waitpid(Some(self.pid), WaitOptions::NOHANG) {
+            Ok(ended) => Ok(ended.map(|(_, status)| ExitStatus::from_raw(status.as_raw()))),
+            Err(Errno::INTR) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -101,17 +103,18 @@ impl Process {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn wait(&self) -> io::Result<WaitStatus> {
+    pub fn wait(&self) -> io::Result<ExitStatus> {
         loop {
-            match waitpid(self.pid, None) {
-                Err(Errno::EINTR) => {}
-                status => return Ok(status?),
+            match waitpid(Some(self.pid), WaitOptions::empty()) {
+                Ok(Some((_, status))) => return Ok(ExitStatus::from_raw(status.as_raw())),
+                Ok(None) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }
 
     /// Sends it a signal. It may have ended or belong to another user by now: nothing is to be done about that.
     pub fn signal(&self, signal: Signal) {
-        let _ = kill(self.pid, signal);
+        let _ = kill_process(self.pid, signal);
     }
 }

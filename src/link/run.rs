@@ -10,9 +10,7 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
-use nix::unistd::getpid;
+use rustix::process::{Signal, getpid};
 
 use super::keeper::{self, MAX_HEADER, Order};
 use super::lines::{Lines, MAX_OUTPUT};
@@ -134,7 +132,7 @@ impl<'a> Links<'a> {
         // These first: they end while the others are listened to.
         for (_, state) in &unheard {
             if let State::Running { keeper, .. } = state {
-                keeper.signal(Signal::SIGTERM);
+                keeper.signal(Signal::TERM);
             }
         }
         let outcomes = heard
@@ -215,7 +213,7 @@ pub(crate) fn heard(
         .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
     let text = listen(pipe, deadline).map_err(|error| {
         // It ends its command and itself. Where we may not ask it to, our own end does.
-        keeper.signal(Signal::SIGTERM);
+        keeper.signal(Signal::TERM);
         if error.kind() == io::ErrorKind::TimedOut {
             let detail = format!("no end within {} ms", timeout.as_millis());
             Refusal::new(Reason::LinkTimeout, detail)
@@ -225,7 +223,7 @@ pub(crate) fn heard(
     })?;
     // It has closed its side and is as good as gone.
     let status = keeper.wait().map_err(failed)?;
-    if matches!(status, WaitStatus::Exited(_, 0)) {
+    if status.success() {
         keeper::verdict(&text)
     } else {
         Err(Refusal::new(Reason::LinkFailed, "its keeper was ended"))

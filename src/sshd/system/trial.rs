@@ -3,7 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::time::{Duration, Instant};
 
-use nix::unistd::{User, getpid};
+use nix::unistd::User;
+use rustix::process::getpid;
 
 use crate::escape;
 use crate::file;
