@@ -12,7 +12,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use nix::unistd::getppid;
+use rustix::process::{Pid, getppid};
 use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
 
 use crate::authorize::{Decision, Facts};
@@ -38,11 +38,12 @@ pub const SOCKETS: [&str; 2] = [JOURNAL, DEV_LOG];
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Says what was decided for `user`, as sshd named it, and why; and which links gave lines.
+///
+/// What nobody is going to read is not written: most logins are of somebody who has no key here.
 pub fn report(log: &mut Log, user: &str, fingerprint: Option<&str>, decision: &Decision, level: Level) {
-    log.open();
     let who = Who {
         user,
-        sshd_pid: getppid().as_raw(),
+        sshd_pid: Pid::as_raw(getppid()),
     };
     if let Some(fingerprint) = fingerprint.filter(|_| decision.facts.key_document) {
         log.say(&queried(fingerprint, &who));
@@ -60,22 +61,15 @@ pub fn report(log: &mut Log, user: &str, fingerprint: Option<&str>, decision: &D
         }
     }
     for (refusal, count) in &decision.refusals {
-        let event = refused(refusal, *count, &who, &decision.facts);
-        if level == Level::Debug || is_news(refusal.reason, decision) {
-            log.say(&event);
-        } else {
-            log.show(&event);
-        }
+        let loud = level == Level::Debug || is_news(refusal.reason, decision);
+        log.tell(loud, || refused(refusal, *count, &who, &decision.facts));
     }
     for link in &decision.links {
-        let event = linked(link, &who, fingerprint);
         // A link that has no key for somebody is every ordinary login of others.
         let is_news = link.lines.as_ref().map_or(true, |lines| lines.count() > 0);
-        if level == Level::Debug || is_news {
-            log.say(&event);
-        } else {
-            log.show(&event);
-        }
+        log.tell(level == Level::Debug || is_news, || {
+            linked(link, &who, fingerprint)
+        });
     }
     if level == Level::Debug {
         log.say(&rested_on(&decision.facts, &who));
@@ -103,9 +97,10 @@ pub fn compared(user: &str, fingerprint: Option<&str>, only: (usize, usize), why
         event.word("fingerprint", escape::token(fingerprint));
     }
     event.word("detail", format_args!("\"{}\"", escape::text(why)));
-    let mut log = Log::default();
-    log.open();
-    log.terminal = false;
+    let mut log = Log {
+        terminal: Some(false),
+        ..Log::default()
+    };
     log.say(&event);
 }
 
@@ -299,11 +294,13 @@ fn rested_on(facts: &Facts, who: &Who<'_>) -> Event {
 
 /// The connection to the system's logger, and to the person at the terminal, if there is one.
 ///
-/// It is made at the first event, or before: where [`crate::cage`] is entered no connection can be made afterwards.
+/// It is made at the first event that goes to the log, or before: where [`crate::cage`] is entered no connection can be
+/// made afterwards.
 pub struct Log {
     channel: Channel,
     patience: Duration,
-    terminal: bool,
+    /// Whether there is a terminal, once that was asked.
+    terminal: Option<bool>,
 }
 
 enum Channel {
@@ -320,30 +317,40 @@ impl Default for Log {
         Self {
             channel: Channel::Unopened,
             patience: PATIENCE,
-            terminal: false,
+            terminal: None,
         }
     }
 }
 
 impl Log {
-    /// Connects to the logger, unless that was done.
+    /// Connects to the logger, and looks for a terminal, unless that was done.
     pub fn open(&mut self) {
         if matches!(self.channel, Channel::Unopened) {
             self.channel = connect(JOURNAL).map_or_else(Channel::syslog, Channel::Journal);
-            self.terminal = io::stderr().is_terminal();
         }
+        self.is_watched();
     }
 
-    /// Shows one event to the person at the terminal.
-    fn show(&self, event: &Event) {
-        if self.terminal {
-            let _ = writeln!(io::stderr(), "{}", event.text);
+    /// Whether a person reads what is said here.
+    fn is_watched(&mut self) -> bool {
+        *self.terminal.get_or_insert_with(|| io::stderr().is_terminal())
+    }
+
+    /// Says an event that is news; one that is none is for the person at the terminal alone.
+    fn tell(&mut self, is_news: bool, event: impl FnOnce() -> Event) {
+        if is_news {
+            self.say(&event());
+        } else if self.is_watched() {
+            show(&event());
         }
     }
 
     /// Says one event, or gives up logging for this run.
     fn say(&mut self, event: &Event) {
-        self.show(event);
+        self.open();
+        if self.is_watched() {
+            show(event);
+        }
         let begun = Instant::now();
         // A zero time-out would mean to wait for ever.
         if self.patience.is_zero() || !self.channel.send(event, self.patience) {
@@ -351,6 +358,11 @@ impl Log {
         }
         self.patience = self.patience.saturating_sub(begun.elapsed());
     }
+}
+
+/// Shows one event to the person at the terminal.
+fn show(event: &Event) {
+    let _ = writeln!(io::stderr(), "{}", event.text);
 }
 
 impl Channel {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use memchr::memchr_iter;
 use serde::Deserialize;
 
 use crate::access::Rules;
@@ -286,30 +287,38 @@ impl std::fmt::Display for ConfigError {
 
 /// The lines that are no comments: the file that the packages bring is nearly all comments, and to read those as TOML takes
 /// as long as the network part of a login without a key. `None` where a line that looks like a comment may be none, which
-/// takes a string of several lines, or holds what TOML 1.0 does not allow there (control characters, but for tabs).
+/// takes a string of several lines, or where something is in the file that TOML 1.0 does not allow there (control
+/// characters, but for tabs; lines that end in a carriage return are read as they are, too).
 fn statements(text: &str) -> Option<String> {
+    if has_controls(text) {
+        return None;
+    }
     // No comment can begin such a string, so the first one would stand in another line.
     let opens_string = |three: &[u8]| matches!(three, b"\"\"\"" | b"'''");
     let mut short = String::new();
-    for line in text.lines() {
-        let comment = line.trim_start_matches([' ', '\t']).starts_with('#');
-        if !comment {
-            if line.as_bytes().windows(3).any(opens_string) {
-                return None;
-            }
-            short.push_str(line);
-            short.push('\n');
-        } else if has_controls(line) {
+    let mut start = 0;
+    for end in memchr_iter(b'\n', text.as_bytes()).chain([text.len()]) {
+        let line = text.get(start..end)?;
+        start = end.saturating_add(1);
+        let first = line.bytes().find(|byte| !matches!(byte, b' ' | b'\t'));
+        // A comment, or an empty line.
+        if matches!(first, None | Some(b'#')) {
+            continue;
+        }
+        if line.as_bytes().windows(3).any(opens_string) {
             return None;
         }
+        short.push_str(line);
+        short.push('\n');
     }
     Some(short)
 }
 
-/// Whether a comment holds what TOML forbids there. To the end in any case: the compiler then takes many bytes at once.
-fn has_controls(comment: &str) -> bool {
-    let forbidden = |byte: u8| (byte != b'\t') & byte.is_ascii_control();
-    comment.bytes().fold(false, |found, byte| found | forbidden(byte))
+/// Whether there is what TOML forbids in a comment, or a carriage return. To the end in any case: the compiler then takes
+/// many bytes at once.
+fn has_controls(text: &str) -> bool {
+    let forbidden = |byte: u8| (byte != b'\t') & (byte != b'\n') & byte.is_ascii_control();
+    text.bytes().fold(false, |found, byte| found | forbidden(byte))
 }
 
 /// Line and column (both from 1) of the byte at `offset`.
