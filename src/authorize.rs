@@ -349,20 +349,23 @@ async fn gather(
     })
 }
 
-/// The staples, all at once: first those that bear the name of a certificate of the chain, then the others, as far
-/// as the limit goes. A name is only a hint. Nothing is proven here, and nothing is parsed but PEM.
+/// The staples, all at once. Where there are more than the limit allows, those that bear the name of a certificate of the
+/// chain go first. A name is only a hint. Nothing is proven here, and nothing is parsed but PEM.
 pub async fn fetch_staples(session: &Session, documents: &SignerDocuments) -> Staples {
-    let expected = trust::staple_names(&documents.signer_cert);
-    let is_expected = |name: &&StapleName| {
-        expected
-            .iter()
-            .any(|hash| hash.eq_ignore_ascii_case(name.as_str()))
-    };
     let mut names = documents.staple_names.clone();
     names.sort_unstable();
     names.dedup();
-    let (likely, others): (Vec<_>, Vec<_>) = names.iter().partition(is_expected);
-    let names = likely.into_iter().chain(others).take(limits::MAX_STAPLES);
+    if names.len() > limits::MAX_STAPLES {
+        let expected = trust::staple_names(&documents.signer_cert);
+        let is_expected = |name: &StapleName| {
+            let is_name = |hash: &String| hash.eq_ignore_ascii_case(name.as_str());
+            expected.iter().any(is_name)
+        };
+        let (mut likely, others): (Vec<_>, Vec<_>) = names.into_iter().partition(is_expected);
+        likely.extend(others);
+        likely.truncate(limits::MAX_STAPLES);
+        names = likely;
+    }
     session.staples(names).await
 }
 

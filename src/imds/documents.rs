@@ -124,10 +124,10 @@ impl Session {
 
     /// The staples of these names, asked for at once. One that cannot be had is left out: whether it was needed is for
     /// the judge of the path to say.
-    pub async fn staples(&self, names: impl IntoIterator<Item = &StapleName>) -> Staples {
+    pub async fn staples(&self, names: Vec<StapleName>) -> Staples {
         let mut requests = JoinSet::new();
         for name in names {
-            let (session, name) = (self.clone(), name.clone());
+            let session = self.clone();
             requests.spawn(async move {
                 let path = format!("/latest/meta-data/managed-ssh-keys/signer-ocsp/{}", name.as_str());
                 let staple = session.get(&path, limits::MAX_DOCUMENT_BYTES).await;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{DATE, HeaderName, HeaderValue};
 use reqwest::{Client, Method, StatusCode, Url};
 use ring::rand::SecureRandom as _;
 use tokio::time::Instant;
@@ -136,9 +136,7 @@ impl Session {
     /// # Errors
     /// One of the `imds-…` reasons.
     pub(super) async fn get(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, Refusal> {
-        let mut headers = HeaderMap::new();
-        headers.insert(TOKEN, self.token.clone());
-        match self.persist(Method::GET, path, headers, limit).await {
+        match self.persist(Method::GET, path, (TOKEN, &self.token), limit).await {
             Ok((StatusCode::NOT_FOUND, _)) => Ok(None),
             Ok((_, body)) => Ok(Some(body)),
             Err(failure) => Err(failure.into_refusal()),
@@ -146,10 +144,14 @@ impl Session {
     }
 
     async fn fetch_token(&self) -> Result<HeaderValue, Failure> {
-        let mut headers = HeaderMap::new();
-        headers.insert(TOKEN_TTL, HeaderValue::from_static(limits::TOKEN_TTL_SECONDS));
+        let lifetime = HeaderValue::from_static(limits::TOKEN_TTL_SECONDS);
         let (status, body) = self
-            .persist(Method::PUT, "/latest/api/token", headers, limits::MAX_TOKEN_BYTES)
+            .persist(
+                Method::PUT,
+                "/latest/api/token",
+                (TOKEN_TTL, &lifetime),
+                limits::MAX_TOKEN_BYTES,
+            )
             .await?;
         if status == StatusCode::NOT_FOUND {
             let detail = format!("{} has no session tokens: it is not IMDSv2", self.address);
@@ -174,12 +176,12 @@ impl Session {
         &self,
         method: Method,
         path: &str,
-        headers: HeaderMap,
+        header: (HeaderName, &HeaderValue),
         limit: usize,
     ) -> Result<(StatusCode, Vec<u8>), Failure> {
         let mut tried = 0_u32;
         loop {
-            let outcome = self.exchange(method.clone(), path, headers.clone(), limit).await;
+            let outcome = self.exchange(method.clone(), path, header.clone(), limit).await;
             let Err(Failure::Passing(refusal)) = outcome else {
                 return outcome;
             };
@@ -203,16 +205,17 @@ impl Session {
         &self,
         method: Method,
         path: &str,
-        headers: HeaderMap,
+        header: (HeaderName, &HeaderValue),
         limit: usize,
     ) -> Result<(StatusCode, Vec<u8>), Failure> {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        let (name, value) = header;
         let mut url = self.root.clone();
         url.set_path(path);
         let sent = self
             .client
             .request(method, url)
-            .headers(headers)
+            .header(name, value)
             .timeout(self.request_timeout)
             .send();
         let mut response = sent.await.map_err(|error| self.explain(path, &error))?;

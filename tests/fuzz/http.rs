@@ -53,7 +53,14 @@ pub fn http(data: &[u8]) -> usize {
                 .all(|length| length <= limits::MAX_DOCUMENT_BYTES)
         );
         let staples = session
-            .staples(documents.staple_names.iter().take(limits::MAX_STAPLES))
+            .staples(
+                documents
+                    .staple_names
+                    .iter()
+                    .take(limits::MAX_STAPLES)
+                    .cloned()
+                    .collect(),
+            )
             .await
             .arrived;
         assert!(
