@@ -550,6 +550,13 @@ mod tests {
         for sound in ["#", " \t# a\tb\r\n\n#\u{e9}\n", "\n\n", "  "] {
             assert_eq!(Config::parse(sound).unwrap(), Config::default(), "{sound:?}");
         }
+        let lines = ["# a", "", "[log]", " \t# level = 7", "level = \"debug\" # b"];
+        for end in ["\n", "\r\n"] {
+            let text = lines.map(|line| format!("{line}{end}")).concat();
+            for text in [text.as_str(), text.trim_end()] {
+                assert_eq!(Config::parse(text).unwrap().log.level, Level::Debug, "{text:?}");
+            }
+        }
         for (wrong, position) in [
             ("# a\n# b\u{7}\n", (2, 4)),
             ("#\0\n", (1, 2)),
