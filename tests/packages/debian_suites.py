@@ -158,7 +158,8 @@ def remove(machine):
 
 
 def purge(machine):
-    machine.run(*APT, "purge", NAME)
+    """What apt said."""
+    return machine.run(*APT, "purge", NAME).stdout
 
 
 def version(machine):

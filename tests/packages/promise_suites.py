@@ -17,9 +17,23 @@ def promises(suite, bed, deb):
     prepare(machine)
     machine.boot()
     ec2 = Ec2(bed, machine)
-    for state in (foreign_command, foreign_option, policy, stopped, broken, read_only, symlinked, vendor, full):
+    for state in (foreign_command, foreign_option, policy, stopped, broken, read_only, symlinked, vendor, full, gone):
         state(suite, machine, ec2, deb)
     machine.power_off()
+
+
+def gone(suite, machine, ec2, deb):
+    """Somebody deleted the program: removing the package says so, and what it left goes with the next removal."""
+    before = Moment(machine)
+    install(machine, deb)
+    machine.sh(f"rm /usr/bin/{NAME}")
+    said = purge(machine)
+    suite.check("without its program, the removal says what is left", "its program is gone" in said, said)
+    suite.check("and sshd's configuration is sound", machine.run("sshd", "-t", check=False).returncode == 0)
+    install(machine, deb)
+    ec2.login(suite, "installed once more, the pushed key logs in")
+    purge(machine)
+    before.same(suite, "and removed once more")
 
 
 def reload(machine):
