@@ -61,14 +61,21 @@ def chain(suite, bed, deb):
     said = machine.run("ec2-instance-connect", "explain", USER, check=False).stdout
     suite.check("and explain sees it as well", "keys-of: 1 lines" in said, said)
 
-    machine.write(SCRIPT, "#!/bin/sh\nexec sleep 600\n", 0o755)
-    ec2.push(configure=False)
-    let_in("the pushed key logs in while the link hangs", ec2.key)
-    kept_out("and his does not", his)
-    log = machine.sh("journalctl -q -t ec2-instance-connect -o cat EIC_REASON=link-timeout")
-    suite.check("the journal says why", "reason=link-timeout" in log, log)
-    said = machine.run("ec2-instance-connect", "explain", USER, check=False).stdout
-    suite.check("and explain does", "link-timeout" in said, said)
+    script = '#!/bin/sh\necho "$(cat /srv/keys-of)"\n'
+    for when, reason, text, mode in (
+        ("hangs", "link-timeout", "#!/bin/sh\nexec sleep 600\n", 0o755),
+        ("floods", "link-too-large", "#!/bin/sh\nexec yes\n", 0o755),
+        ("fails after its lines", "link-failed", f"{script}exit 3\n", 0o755),
+        ("is anybody's to write", "link-path", script, 0o777),
+    ):
+        machine.write(SCRIPT, text, mode)
+        ec2.push(configure=False)
+        let_in(f"the pushed key logs in while the link {when}", ec2.key)
+        kept_out(f"and where it {when} his does not", his)
+        log = machine.sh(f"journalctl --sync; journalctl -q -t ec2-instance-connect -o cat EIC_REASON={reason}")
+        suite.check(f"the journal says {reason}", f"reason={reason}" in log, log)
+        said = machine.run("ec2-instance-connect", "explain", USER, check=False).stdout
+        suite.check(f"and explain says {reason}", reason in said, said)
     left = machine.sh("pgrep -x sleep || true")
     suite.check("and nothing of it is left", left == "", left)
 
