@@ -1,6 +1,6 @@
 # Packages and their tests; included by the Makefile. All that is built goes below target/packages.
 
-.PHONY: deb rpm dist test-packages test-source test-selinux packages-programs
+.PHONY: deb rpm deb-arm64 dist test-packages test-source test-selinux test-arm64 packages-programs
 
 PACKAGES := target/packages
 
@@ -13,6 +13,12 @@ deb: packages-programs ## the .deb for amd64, in target/packages
 
 rpm: packages-programs ## the .rpms for x86_64
 	packaging/build rpm amd64
+
+# Its manual pages and completions are written by this machine's program.
+deb-arm64: packages-programs ## the .deb for arm64
+	tests/packages/requirements dist
+	packaging/build programs arm64
+	packaging/build deb arm64
 
 dist: ## both for amd64 and arm64, SHA256SUMS and a bill of materials
 	tests/packages/requirements dist
@@ -31,3 +37,8 @@ test-selinux: deb ## the SELinux module in an enforcing virtual machine (root)
 	tests/packages/requirements selinux
 	CARGO_TARGET_DIR=target cargo build --locked --package eic-simulator
 	tests/packages/selinux
+
+test-arm64: deb-arm64 ## the arm64 package on an emulated machine of that architecture (root)
+	tests/packages/requirements arm64
+	CARGO_TARGET_DIR=target cargo build --locked --package eic-simulator
+	tests/packages/arm64

@@ -63,6 +63,12 @@ ROOTS = {
         + ["passwd", "linux-image-cloud-amd64", "initramfs-tools", "selinux-policy-default", "policycoreutils"]
         + ["auditd", "selinux-basics", "policycoreutils-python-utils"],
     ),
+    # The files of one that a processor of another architecture is emulated for. None of their scripts can run here.
+    "arm64": (
+        "trixie",
+        ["base-files", "dash", "coreutils", "libc-bin", "busybox", "openssh-server", "openssh-client", "linux-image-cloud-arm64", "kmod"]
+        + ["iproute2", "mount", "procps", "sed", "grep", "findutils", "diffutils", "util-linux", "passwd", "strace"],
+    ),
     # No machine either: the one place where a Rust compiler for arm64 is to be had as a package.
     "cross-arm64": (
         "trixie",
@@ -98,7 +104,9 @@ def run(argv, *, check=True, timeout=STEP_SECONDS, stdin=None, env=None, cwd=Non
 
 
 # Only what cross-compiles needs packages of a second architecture.
-ARCHITECTURES = {"cross-arm64": "amd64,arm64"}
+ARCHITECTURES = {"cross-arm64": "amd64,arm64", "arm64": "arm64"}
+# Unpacked alone, where an installation would run programs of another architecture.
+VARIANTS = {"arm64": "extract"}
 
 
 def cached_root(name):
@@ -119,7 +127,7 @@ def cached_root(name):
             [
                 "mmdebstrap",
                 "--quiet",
-                "--variant=apt",
+                "--variant=" + VARIANTS.get(name, "apt"),
                 # Old releases' lists expire; sid's mirror can lag behind its own date.
                 '--aptopt=Acquire::Check-Valid-Until "false"',
                 "--include=" + ",".join(packages),
@@ -378,7 +386,7 @@ class Machine:
 
 
 # Used by other targets alone.
-NOT_FOR_PACKAGE_TESTS = ("cross-arm64",)
+NOT_FOR_PACKAGE_TESTS = {"selinux"}
 
 if __name__ == "__main__":
     import sys
