@@ -385,13 +385,10 @@ class Machine:
         target.chmod(mode)
 
 
-# Used by other targets alone.
-NOT_FOR_PACKAGE_TESTS = {"selinux"}
-
 if __name__ == "__main__":
     import sys
 
     # For scripts: the path of each cached root file system's tar, made if need be; of all that the tests use, without
     # names.
-    for name in sys.argv[1:] or [name for name in ROOTS if name not in NOT_FOR_PACKAGE_TESTS]:
+    for name in sys.argv[1:] or ROOTS:
         print(cached_root(name), flush=True)
