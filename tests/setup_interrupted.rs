@@ -111,6 +111,21 @@ fn two_at_once_end_as_one() {
 }
 
 #[test]
+fn one_that_finds_no_directory_for_its_lock_and_is_overtaken_ends_well() {
+    let machine = machine!();
+    // The first one's mkdir is held up until the second one has made the directory.
+    let output = machine.ok(
+        "strace -o /tmp/calls -e trace=?mkdir,mkdirat -e inject=?mkdir,mkdirat:delay_enter=3s:when=1 \
+         ec2-instance-connect setup apply --package --json >/tmp/1 & \
+         until grep -q mkdir /tmp/calls; do sleep 0.1; done; \
+         ec2-instance-connect setup apply --package --json >/tmp/2; wait; cat /tmp/1 /tmp/2 /tmp/calls",
+    );
+    assert_eq!(output.matches("\"result\":\"changed\"").count(), 1, "{output}");
+    assert_eq!(output.matches("\"result\":\"unchanged\"").count(), 1, "{output}");
+    assert!(output.contains("EEXIST"), "it was not overtaken: {output}");
+}
+
+#[test]
 fn file_edited_after_a_kill_is_not_put_back() {
     let machine = machine!();
     machine.write(MAIN, "UsePAM yes\n");

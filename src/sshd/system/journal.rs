@@ -184,7 +184,11 @@ pub fn state_dir(root: &Root) -> io::Result<PathBuf> {
         return Ok(root.outside(&real));
     }
     let real = root.outside(&root.resolve_parent(wanted)?);
-    fs::create_dir(&real)?;
+    match fs::create_dir(&real) {
+        // Another setup, which waits for the same lock, was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && real.is_dir() => return Ok(real),
+        made => made?,
+    }
     // The umask of whoever calls must not make it writable for others, nor unreadable.
     fs::set_permissions(&real, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     Ok(real)
