@@ -358,13 +358,16 @@ pub async fn fetch_staples(session: &Session, documents: &SignerDocuments) -> St
     if names.len() > limits::MAX_STAPLES {
         let expected = trust::staple_names(&documents.signer_cert);
         let is_expected = |name: &StapleName| {
-            let is_name = |hash: &String| hash.eq_ignore_ascii_case(name.as_str());
-            expected.iter().any(is_name)
+            expected
+                .iter()
+                .any(|hash| hash.eq_ignore_ascii_case(name.as_str()))
         };
-        let (mut likely, others): (Vec<_>, Vec<_>) = names.into_iter().partition(is_expected);
-        likely.extend(others);
-        likely.truncate(limits::MAX_STAPLES);
-        names = likely;
+        let (likely, others): (Vec<_>, Vec<_>) = names.into_iter().partition(is_expected);
+        names = likely
+            .into_iter()
+            .chain(others)
+            .take(limits::MAX_STAPLES)
+            .collect();
     }
     session.staples(names).await
 }

@@ -124,7 +124,7 @@ impl Session {
 
     /// The staples of these names, asked for at once. One that cannot be had is left out: whether it was needed is for
     /// the judge of the path to say.
-    pub async fn staples(&self, names: Vec<StapleName>) -> Staples {
+    pub async fn staples(&self, names: impl IntoIterator<Item = StapleName>) -> Staples {
         let mut requests = JoinSet::new();
         for name in names {
             let session = self.clone();

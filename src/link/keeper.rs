@@ -24,7 +24,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal as Caught};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::fs::{CWD, Dir, Mode, OFlags, openat};
+use rustix::fs::{CWD, Dir, DirEntry, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitOptions, chdir, getpid, getppid, kill_process, kill_process_group, set_child_subreaper,
@@ -211,17 +211,10 @@ fn close_inherited() -> io::Result<()> {
 /// The names in a directory of /proc that are numbers.
 fn numbers_in(directory: &str) -> io::Result<Vec<i32>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut numbers = Vec::new();
-    for entry in Dir::new(openat(CWD, directory, flags, Mode::empty())?)? {
-        numbers.extend(
-            entry?
-                .file_name()
-                .to_str()
-                .ok()
-                .and_then(|name| name.parse::<i32>().ok()),
-        );
-    }
-    Ok(numbers)
+    let entries = Dir::new(openat(CWD, directory, flags, Mode::empty())?)?;
+    let number = |entry: DirEntry| entry.file_name().to_str().ok()?.parse::<i32>().ok();
+    let numbers = entries.filter_map(|entry| entry.map(number).transpose());
+    Ok(numbers.collect::<Result<_, Errno>>()?)
 }
 
 fn start(order: &Order<'_>) -> io::Result<Process> {

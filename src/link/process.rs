@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::{SigSet, Signal as Caught};
+use nix::sys::signal::{SIGPIPE, SigSet};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -67,7 +67,7 @@ impl Process {
         let mut manner = PosixSpawnAttr::init()?;
         // What the keeper blocks, and what Rust's start ignores.
         manner.set_sigmask(&SigSet::empty())?;
-        manner.set_sigdefault(&Caught::SIGPIPE.into())?;
+        manner.set_sigdefault(&SIGPIPE.into())?;
         let mut flags = PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
         if group == Group::Own {
             // The attribute's default, 0, is the group of its own number.

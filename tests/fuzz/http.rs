@@ -53,14 +53,7 @@ pub fn http(data: &[u8]) -> usize {
                 .all(|length| length <= limits::MAX_DOCUMENT_BYTES)
         );
         let staples = session
-            .staples(
-                documents
-                    .staple_names
-                    .iter()
-                    .take(limits::MAX_STAPLES)
-                    .cloned()
-                    .collect(),
-            )
+            .staples(documents.staple_names.iter().take(limits::MAX_STAPLES).cloned())
             .await
             .arrived;
         assert!(

@@ -322,7 +322,7 @@ async fn collect(config: &Config, user: Option<&LoginName>, deadline: Instant, s
     match session.signer_documents(true).await {
         Ok(documents) => {
             let names = documents.staple_names.iter().take(limits::MAX_STAPLES).cloned();
-            seen.staples = session.staples(names.collect()).await.arrived;
+            seen.staples = session.staples(names).await.arrived;
             if seen.staples.len() < documents.staple_names.len() {
                 let refusal = Refusal::new(
                     Reason::StapleMissing,
