@@ -82,7 +82,7 @@ class Desk:
         self.push(caller)
         code, output = self.client.ssh(self.ec2.key, source)
         self.suite.check(sentence, code == 255 and "Permission denied" in output, f"ssh: {code} {output}")
-        journal = self.machine.sh(f"journalctl -q --no-pager -o cat -t {NAME} --since '{since}'")
+        journal = self.ec2.logged("--since", since)
         lines = [line for line in journal.splitlines() if f"reason={reason} " in line and words in line]
         self.suite.check(f"{sentence}: the journal has reason={reason}", lines, journal)
         told = self.machine.run(NAME, "explain", "--json", "--from", source, USER, check=False).stdout
@@ -178,7 +178,7 @@ def unknown_token(suite, bed, deb):
     desk.gets_in("a rule without a network lets in as ever")
     desk.push(DEV)
     code, output = desk.client.ssh(desk.ec2.key, OFFICE)
-    journal = desk.machine.sh(f"journalctl -q --no-pager -o cat -t {NAME}")
+    journal = desk.ec2.logged()
     refused = code == 255 and "Permission denied" in output
     suite.check("a rule on a network lets nobody in", refused and "from an unknown address" in journal, f"{output}\n{journal}")
     desk.machine.power_off()

@@ -8,10 +8,9 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 
-from ec2 import INSTANCE, SIMULATOR, START_SECONDS, USER
-from testbed import StepFailed, run
+from ec2 import INSTANCE, SIMULATOR, USER, serve
+from testbed import run
 
 HELPER = "/usr/lib/eic_run_authorized_keys"
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
@@ -64,25 +63,12 @@ def libc(suite, bed, release, stage):
 
 def simulator(bed):
     """A simulator on loopback: its directory, its API and its metadata service."""
-    state, log = bed.directory / "state", bed.directory / "simulator.log"
-    with open(log, "w") as out:
-        process = subprocess.Popen(
-            [SIMULATOR, "serve", "--state", state, "--api", "127.0.0.1:0", "--instance", INSTANCE, "--key-lifetime", "600"],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-    bed.on_close(lambda: (process.kill(), process.wait()))
-    deadline = time.monotonic() + START_SECONDS
-    while not (ready := re.search(r"# READY api=http://(\S+) imds=(\S+)", log.read_text())):
-        if time.monotonic() > deadline:
-            raise StepFailed(f"the simulator did not start:\n{log.read_text()}")
-        time.sleep(0.05)
+    state, api, imds = serve(bed, "--api", "127.0.0.1:0", "--key-lifetime", "600")
     for directory, _, files in os.walk(state):
         os.chmod(directory, 0o755)
         for name in files:
             os.chmod(os.path.join(directory, name), 0o644)
-    return state, ready.group(1), ready.group(2)
+    return state, api, imds
 
 
 def push(bed, api):

@@ -46,7 +46,7 @@ def chain(suite, bed, deb):
     ec2.push(configure=False)
     let_in("and the pushed key logs in", ec2.key)
     kept_out("and a stranger's does not", ec2.new_key("stranger"))
-    log = machine.sh("journalctl -q -t ec2-instance-connect -o cat EIC_LINK=keys-of")
+    log = ec2.logged("EIC_LINK=keys-of")
     suite.check("the journal names the link", "Passing on 1 lines of link keys-of" in log, log)
     rows = json.loads(machine.run("ec2-instance-connect", "history", "--json").stdout)["rows"]
     kinds = [(row["kind"], row["links"], row["joined_by"]) for row in rows if row["session"]]
@@ -72,11 +72,11 @@ def chain(suite, bed, deb):
         ec2.push(configure=False)
         let_in(f"the pushed key logs in while the link {when}", ec2.key)
         kept_out(f"and where it {when} his does not", his)
-        log = machine.sh(f"journalctl --sync; journalctl -q -t ec2-instance-connect -o cat EIC_REASON={reason}")
+        log = ec2.logged(f"EIC_REASON={reason}")
         suite.check(f"the journal says {reason}", f"reason={reason}" in log, log)
         said = machine.run("ec2-instance-connect", "explain", USER, check=False).stdout
         suite.check(f"and explain says {reason}", reason in said, said)
-    left = machine.sh("pgrep -x sleep || true")
+    left = machine.sh("pgrep -x 'sleep|yes' || true")
     suite.check("and nothing of it is left", left == "", left)
 
     machine.write(SCRIPT, f'#!/bin/sh\n[ "$1" = {USER} ] && echo "{public}"\n', 0o755)

@@ -23,7 +23,7 @@ def compare(suite, bed, deb):
     machine.write(THEIRS, f"#!/bin/sh\nexec cat {KEYS}\n", 0o755)
     machine.write(KEYS, ec2.key.with_suffix(".pub").read_text(), 0o644)
     compared = lambda: machine.run(NAME, "compare", "--json", "--user", USER, "--with", THEIRS, check=False)
-    logged = lambda: machine.sh(f"journalctl --sync; journalctl -q -o cat -t {NAME} EIC_EVENT=compared")
+    logged = lambda: ec2.logged("EIC_EVENT=compared")
 
     ec2.login(suite, "the pushed key logs in")
     same = compared()
@@ -34,7 +34,7 @@ def compare(suite, bed, deb):
     code, output = ec2.ssh()
     suite.check("a record that somebody tampered with lets nobody in", code == 255 and "Permission denied" in output, output)
     reason = "record-signature"
-    journal = machine.sh(f"journalctl --sync; journalctl -q -o cat -t {NAME} EIC_REASON={reason}")
+    journal = ec2.logged(f"EIC_REASON={reason}")
     suite.check(f"the journal has reason={reason}", f"reason={reason} " in journal, journal)
     explained = machine.run(NAME, "explain", USER, check=False).stdout
     suite.check("and explain has it", reason in explained, explained)

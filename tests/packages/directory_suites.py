@@ -128,7 +128,7 @@ def directory(suite, bed, deb):
     let_in("without the directory sssd's cache lets her in", DORA, his[DORA])
     machine.sh("systemctl stop sssd.service 'sssd-*.socket' 'sssd-*.service'")
     kept_out("without sssd the directory's key is refused", USER, his[USER])
-    reasons = machine.sh("journalctl -q -t ec2-instance-connect -o cat EIC_LINK=sssd EIC_REASON=link-failed")
+    reasons = ec2.logged("EIC_LINK=sssd", "EIC_REASON=link-failed")
     suite.check("and the journal says why", "Passing on nothing of link sssd" in reasons, ec2.journal())
     said = machine.run("ec2-instance-connect", "explain", USER, check=False).stdout
     suite.check("as explain does", "sssd: link-failed" in said, said)

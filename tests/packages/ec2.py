@@ -1,6 +1,7 @@
 """A make-believe EC2 around one machine: the metadata service in its network, keys pushed, logins tried."""
 
 import os
+import re
 import subprocess
 import threading
 import time
@@ -27,6 +28,30 @@ TREE = Path(__file__).resolve().parents[2]
 SIMULATOR = Path(os.environ.get("EIC_SIMULATOR") or TREE / "target/debug/eic-simulator")
 
 _clients = threading.Lock()
+
+
+def ready(log):
+    """Waits until the simulator that writes there serves, and gives the addresses of its API and its metadata service."""
+    deadline = time.monotonic() + START_SECONDS
+    while not (found := re.search(r"# READY api=http://(\S+) imds=(\S+)", log.read_text())):
+        if time.monotonic() > deadline:
+            raise StepFailed(f"the simulator did not start:\n{log.read_text()}")
+        time.sleep(0.05)
+    return found.groups()
+
+
+def serve(bed, *options, inside=()):
+    """A simulator that belongs to no machine, started by the words `inside`: its directory, and as `ready`."""
+    state, log = bed.directory / "state", bed.directory / "simulator.log"
+    with open(log, "w") as out:
+        process = subprocess.Popen(
+            [*inside, SIMULATOR, "serve", "--state", state, "--instance", INSTANCE, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    bed.on_close(lambda: (process.kill(), process.wait()))
+    return state, *ready(log)
 
 
 class Ec2:
@@ -56,11 +81,7 @@ class Ec2:
             + ["--instance", INSTANCE, "--imds", f"{METADATA_IPV4}:80,[{METADATA_IPV6}]:80", *self.options],
             log,
         )
-        deadline = time.monotonic() + START_SECONDS
-        while "READY" not in log.read_text():
-            if time.monotonic() > deadline:
-                raise StepFailed(f"the simulator did not start:\n{log.read_text()}")
-            time.sleep(0.05)
+        ready(log)
 
     def tell(self, *words):
         """The simulator's own command line: `put`, `fault`, `clear-faults` and the rest; returns what it printed."""
@@ -175,6 +196,11 @@ class Ec2:
         key = self.new_key("stranger")
         code, output = self.ssh(key=key)
         return suite.check(sentence, code == 255 and "Permission denied" in output, f"ssh: exit {code}: {output}")
+
+    def logged(self, *matches):
+        """What the helper has logged, of what `matches` in journalctl's words."""
+        self.machine.sh("journalctl --sync", check=False)
+        return self.machine.run("journalctl", "-q", "--no-pager", "-o", "cat", "-t", "ec2-instance-connect", *matches, check=False).stdout
 
     def journal(self):
         """The machine's last words about ssh, for a failing check."""

@@ -25,9 +25,9 @@ print(client.exec_command("echo let-in")[1].read().decode())
 
 def used(suite, ec2, sentence, reason="used"):
     """The key is refused, and the log says why."""
-    before = journal(ec2.machine)
+    before = ec2.logged("-b")
     code, output = ec2.ssh()
-    said = journal(ec2.machine)[len(before) :]
+    said = ec2.logged("-b")[len(before) :]
     held = code == 255 and "Permission denied" in output and f"reason={reason} " in said and "Providing" not in said
     suite.check(sentence, held, f"ssh: exit {code}: {output}\n{said}")
     return said
@@ -37,12 +37,6 @@ def let_in(suite, ec2, sentence):
     """The key logs in; nothing is pushed for it."""
     code, output = ec2.ssh()
     suite.check(sentence, code == 0 and output == "let-in", f"ssh: exit {code}: {output}\n{ec2.journal()}")
-
-
-def journal(machine):
-    """What the helper has logged since the boot."""
-    machine.sh("journalctl --sync", check=False)
-    return machine.sh("journalctl -q -b --no-pager -o cat -t ec2-instance-connect")
 
 
 def logins(suite, bed, release, deb):

@@ -103,7 +103,7 @@ def run(argv, *, check=True, timeout=STEP_SECONDS, stdin=None, env=None, cwd=Non
     return done
 
 
-# Only what cross-compiles needs packages of a second architecture.
+# Where they are not this machine's packages alone.
 ARCHITECTURES = {"cross-arm64": "amd64,arm64", "arm64": "arm64"}
 # Unpacked alone, where an installation would run programs of another architecture.
 VARIANTS = {"arm64": "extract"}
