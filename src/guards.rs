@@ -3,7 +3,7 @@
 //! Asked before the network, so that a refusal costs no request. Each look-up is made only where a guard needs it.
 //! What cannot be looked up refuses.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::User;
@@ -108,7 +108,14 @@ fn look_up(user: &str) -> Result<User, Refusal> {
     let detail = match User::from_name(user) {
         Ok(Some(account)) => return Ok(account),
         Ok(None) => "there is no such account here".to_owned(),
-        Err(error) => format!("the account cannot be looked up: {error}"),
+        Err(error) => {
+            let error = io::Error::from(error);
+            let number = error.raw_os_error().unwrap_or_default();
+            format!(
+                "the account cannot be looked up: {} (os error {number})",
+                error.kind()
+            )
+        }
     };
     Err(Refusal::new(Reason::NoSuchUser, detail))
 }

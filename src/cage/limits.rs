@@ -1,6 +1,8 @@
 //! Limits on what a process may use: what goes past them fails, or is ended by the kernel, and sshd discards what it
 //! printed.
 
+use std::io;
+
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Nothing of a login is left in a core dump.
@@ -38,7 +40,7 @@ pub(super) fn lower() -> super::Layer {
         let lowered = getrlimit(resource)
             .and_then(|(soft, hard)| setrlimit(resource, soft.min(limit), hard.min(limit)));
         if let Err(error) = lowered {
-            layer = Err(format!("{resource:?}: {error}"));
+            layer = Err(format!("{resource:?}: {}", io::Error::from(error)));
         }
     }
     layer

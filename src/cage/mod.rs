@@ -15,6 +15,7 @@ mod files;
 mod limits;
 
 use std::fmt;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -77,7 +78,7 @@ impl fmt::Display for InForce {
 /// Locks the calling thread in, as far as the kernel can. There is no way back.
 pub fn enter(needs: &Needs<'_>) -> InForce {
     InForce {
-        no_new_privs: prctl::set_no_new_privs().map_err(|error| error.to_string()),
+        no_new_privs: prctl::set_no_new_privs().map_err(|error| io::Error::from(error).to_string()),
         limits: limits::lower(),
         landlock: files::restrict(needs),
         // Last, since it takes away the calls that the others are made with.
